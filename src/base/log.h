@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One line per thing worth telling: to stderr, or to syslog once the daemon is in the background.
+ *
+ * A line is logged once, where it is decided what to do about it.  Secrets never get here.
+ */
+#pragma once
+
+enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_TRACE };
+
+/* Lines above this level are dropped.  LOG_LEVEL_INFO at start. */
+void log_set_level(enum log_level level);
+
+/* From now on lines go to syslog (facility daemon) instead of stderr. */
+void log_to_syslog(void);
+
+void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* True if a line of this level would be written: for traces that cost something to compose. */
+int log_wants(enum log_level level);
+
+#define log_error(...) log_line(LOG_LEVEL_ERROR, __VA_ARGS__)
+#define log_warning(...) log_line(LOG_LEVEL_WARNING, __VA_ARGS__)
+#define log_info(...) log_line(LOG_LEVEL_INFO, __VA_ARGS__)
+#define log_trace(...)                                                                             \
+	do {                                                                                       \
+		if (log_wants(LOG_LEVEL_TRACE))                                                    \
+			log_line(LOG_LEVEL_TRACE, __VA_ARGS__);                                    \
+	} while (0)

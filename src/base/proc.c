@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT */
+#include "base/proc.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+#include "base/util.h"
+
+static void close_file(FILE **file)
+{
+	if (*file)
+		fclose(*file);
+}
+
+static void close_dir(DIR **dir)
+{
+	if (*dir)
+		closedir(*dir);
+}
+
+static FILE *open_proc(pid_t pid, const char *name)
+{
+	cleanup(free_ptr) char *path = xasprintf("/proc/%d/%s", (int)pid, name);
+
+	return fopen(path, "re");
+}
+
+/* The number behind "label" at the beginning of a line, or fallback. */
+static uint64_t read_field(FILE *file, const char *label, int base, uint64_t fallback)
+{
+	char line[512];
+	uint64_t value = fallback;
+
+	while (fgets(line, sizeof(line), file)) {
+		if (strncmp(line, label, strlen(label)) != 0)
+			continue;
+		char *text = line + strlen(label) + strspn(line + strlen(label), " \t");
+		text[strcspn(text, " \t\n")] = '\0';
+		(void)parse_u64(text, base, UINT64_MAX, &value);
+		break;
+	}
+	return value;
+}
+
+static void read_command(pid_t pid, char *command, size_t size)
+{
+	cleanup(close_file) FILE *file = open_proc(pid, "comm");
+
+	if (!file || !fgets(command, (int)size, file)) {
+		*command = '\0';
+		return;
+	}
+	command[strcspn(command, "\n")] = '\0';
+	/* It goes into records, which are JSON and lines of text. */
+	for (char *c = command; *c; c++) {
+		if (!isprint((unsigned char)*c))
+			*c = '?';
+	}
+}
+
+void proc_identify(pid_t tid, struct proc_identity *identity)
+{
+	*identity = (struct proc_identity){0};
+	if (tid <= 0)
+		return;
+	cleanup(close_file) FILE *status = open_proc(tid, "status");
+	if (!status)
+		return;
+	identity->pid = (pid_t)read_field(status, "Tgid:", 10, (uint64_t)tid);
+	read_command(identity->pid, identity->command, sizeof(identity->command));
+}
+
+bool proc_is_alive(pid_t pid)
+{
+	return pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
+}
+
+/* --- mounts --- */
+
+/* mountinfo writes blanks and such as octal escapes. */
+static void unescape(char *text)
+{
+	char *to = text;
+
+	for (const char *from = text; *from; to++) {
+		unsigned int byte;
+		if (from[0] == '\\' && sscanf(from + 1, "%3o", &byte) == 1) {
+			*to = (char)byte;
+			from += 4;
+		} else {
+			*to = *from++;
+		}
+	}
+	*to = '\0';
+}
+
+struct mount_line {
+	int id;
+	dev_t device;
+	char *point; /* within the line that was parsed */
+};
+
+static bool parse_mount(char *line, struct mount_line *mount)
+{
+	unsigned int major, minor;
+	int at = 0;
+
+	/* id, parent, major:minor, root, mount point, ... */
+	if (sscanf(line, "%d %*d %u:%u %*s %n", &mount->id, &major, &minor, &at) != 3 || !at)
+		return false;
+	mount->device = makedev(major, minor);
+	mount->point = line + at;
+	mount->point[strcspn(mount->point, " ")] = '\0';
+	unescape(mount->point);
+	return true;
+}
+
+bool proc_mount_device(const char *mount_point, dev_t *device)
+{
+	cleanup(close_file) FILE *file = fopen("/proc/self/mountinfo", "re");
+	cleanup(free_ptr) char *line = NULL;
+	struct mount_line mount;
+	size_t size = 0;
+	bool found = false;
+
+	while (file && getline(&line, &size, file) > 0) {
+		if (parse_mount(line, &mount) && strcmp(mount.point, mount_point) == 0) {
+			*device = mount.device;
+			found = true;
+		}
+	}
+	return found;
+}
+
+/* A mount has another id in every namespace, so it is looked up in the process's own. */
+static bool is_on_device(pid_t pid, int mount_id, dev_t device)
+{
+	cleanup(close_file) FILE *file = open_proc(pid, "mountinfo");
+	cleanup(free_ptr) char *line = NULL;
+	struct mount_line mount;
+	size_t size = 0;
+
+	while (file && getline(&line, &size, file) > 0) {
+		if (parse_mount(line, &mount) && mount.id == mount_id)
+			return mount.device == device;
+	}
+	return false;
+}
+
+static bool has_open(pid_t pid, const char *fd, dev_t device, uint64_t inode)
+{
+	cleanup(free_ptr) char *name = xasprintf("fdinfo/%s", fd);
+	cleanup(close_file) FILE *file = open_proc(pid, name);
+
+	if (!file)
+		return false;
+	/* mnt_id stands before ino. */
+	uint64_t mount_id = read_field(file, "mnt_id:", 10, UINT64_MAX);
+	uint64_t found = read_field(file, "ino:", 10, 0);
+	return found == inode && is_on_device(pid, (int)mount_id, device);
+}
+
+static bool process_has_open(pid_t pid, dev_t device, uint64_t inode)
+{
+	cleanup(free_ptr) char *path = xasprintf("/proc/%d/fdinfo", (int)pid);
+	cleanup(close_dir) DIR *dir = opendir(path);
+	const struct dirent *entry;
+
+	while (dir && (entry = readdir(dir))) {
+		if (entry->d_name[0] != '.' && has_open(pid, entry->d_name, device, inode))
+			return true;
+	}
+	return false;
+}
+
+void proc_find_openers(dev_t device, uint64_t inode, proc_opener_fn *fn, void *user)
+{
+	cleanup(close_dir) DIR *dir = opendir("/proc");
+	const struct dirent *entry;
+	uint64_t pid;
+
+	while (dir && (entry = readdir(dir))) {
+		if (parse_u64(entry->d_name, 10, INT32_MAX, &pid) < 0)
+			continue;
+		if (process_has_open((pid_t)pid, device, inode))
+			fn(user, (pid_t)pid);
+	}
+}

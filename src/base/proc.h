@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Processes, as /proc shows them.
+ *
+ * The one rule: nothing here may follow a path of another process (its cwd, root or descriptors),
+ * for that may lead into our own mount, and then we would wait for ourselves.  /proc/PID/comm,
+ * status, fdinfo and mountinfo are read; cmdline is not, because it may wait for the process.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct proc_identity {
+	pid_t pid;        /* of the process, not of the thread; 0 = not visible */
+	char command[64]; /* printable; empty if not visible */
+};
+
+/* Who the thread of that id belongs to. */
+void proc_identify(pid_t tid, struct proc_identity *identity);
+
+bool proc_is_alive(pid_t pid);
+
+/*
+ * The device of what is mounted at that path, as it stands in our own mountinfo.  The last one
+ * mounted there counts.  Returns false if nothing is.
+ */
+bool proc_mount_device(const char *mount_point, dev_t *device);
+
+/*
+ * Calls fn for every process that has the file with that inode number on that device open.
+ */
+typedef void proc_opener_fn(void *user, pid_t pid);
+void proc_find_openers(dev_t device, uint64_t inode, proc_opener_fn *fn, void *user);

@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT */
+#include "event/http.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "base/buffer.h"
+#include "base/log.h"
+#include "base/util.h"
+#include "event/loop.h"
+
+struct http_pool {
+	struct loop *loop;
+	CURLM *multi;
+	struct loop_timer timer;  /* libcurl's own deadline */
+	struct loop_task harvest; /* looks for finished transfers, outside of libcurl */
+	struct http_request *requests;
+	struct http_socket *sockets;
+	char *ca_file, *cert_file, *key_file;
+};
+
+/* One of libcurl's sockets, between its CURL_POLL_IN and its CURL_POLL_REMOVE. */
+struct http_socket {
+	struct loop_fd watch;
+	struct http_pool *pool;
+	struct http_socket *prev, *next;
+};
+
+struct http_request {
+	struct http_pool *pool;
+	CURL *easy;
+	struct curl_slist *headers;
+	struct buffer received;
+	size_t max_size;
+	bool too_large;
+	http_data_fn *on_data;
+	http_done_fn *on_done;
+	void *user;
+	char reason[CURL_ERROR_SIZE];
+	struct http_request *prev, *next;
+};
+
+/* --- what libcurl calls: it may not be called back from here, so these only take notes --- */
+
+static size_t on_write(char *data, size_t size, size_t count, void *user)
+{
+	struct http_request *request = user;
+
+	size *= count;
+	if (request->received.size + size > request->max_size) {
+		request->too_large = true;
+		return 0;
+	}
+	buffer_add(&request->received, data, size);
+	return size;
+}
+
+static int on_timer(CURLM *multi, long timeout, void *user)
+{
+	struct http_pool *pool = user;
+
+	if (timeout < 0)
+		loop_timer_disarm(&pool->timer);
+	else
+		loop_timer_arm(pool->loop, &pool->timer, loop_clock() + timeout);
+	return 0;
+}
+
+static void on_socket_ready(struct loop_fd *watch, unsigned int events);
+
+static void socket_free(struct http_socket *s)
+{
+	loop_fd_remove(&s->watch);
+	DL_DELETE(s->pool->sockets, s);
+	free(s);
+}
+
+static struct http_socket *socket_new(struct http_pool *pool, curl_socket_t fd)
+{
+	struct http_socket *s = xzalloc(sizeof(*s));
+
+	s->pool = pool;
+	s->watch.fd = fd;
+	s->watch.fn = on_socket_ready;
+	DL_APPEND(pool->sockets, s);
+	curl_multi_assign(pool->multi, fd, s);
+	return s;
+}
+
+static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *socket_user)
+{
+	struct http_pool *pool = user;
+	struct http_socket *s = socket_user;
+
+	if (what == CURL_POLL_REMOVE) {
+		if (s)
+			socket_free(s);
+		return 0;
+	}
+	unsigned int events =
+		(what & CURL_POLL_IN ? LOOP_READ : 0u) | (what & CURL_POLL_OUT ? LOOP_WRITE : 0u);
+	int error = s ? loop_fd_change(&s->watch, events)
+		      : loop_fd_add(pool->loop, &(s = socket_new(pool, fd))->watch, events);
+	/* A socket nobody watches ends by its transfer's timeout. */
+	if (error)
+		log_warning("a connection can't be watched: %s", strerror(-error));
+	return 0;
+}
+
+/* --- what the loop calls --- */
+
+static void curl_act(struct http_pool *pool, curl_socket_t fd, int what)
+{
+	int running;
+
+	curl_multi_socket_action(pool->multi, fd, what, &running);
+	loop_defer(pool->loop, &pool->harvest);
+}
+
+static void on_socket_ready(struct loop_fd *watch, unsigned int events)
+{
+	struct http_socket *s = container_of(watch, struct http_socket, watch);
+
+	curl_act(s->pool, watch->fd,
+		(events & LOOP_READ ? CURL_CSELECT_IN : 0) |
+			(events & LOOP_WRITE ? CURL_CSELECT_OUT : 0));
+}
+
+static void on_timer_due(struct loop_timer *timer)
+{
+	curl_act(container_of(timer, struct http_pool, timer), CURL_SOCKET_TIMEOUT, 0);
+}
+
+static void request_free(struct http_request *request)
+{
+	struct http_pool *pool = request->pool;
+
+	curl_multi_remove_handle(pool->multi, request->easy);
+	curl_easy_cleanup(request->easy);
+	curl_slist_free_all(request->headers);
+	buffer_fini(&request->received);
+	DL_DELETE(pool->requests, request);
+	free(request);
+}
+
+static long status_of(const struct http_request *request)
+{
+	long status = 0;
+
+	curl_easy_getinfo(request->easy, CURLINFO_RESPONSE_CODE, &status);
+	return status;
+}
+
+/* Streams: hands over what has arrived.  The callback may cancel any request of the pool. */
+static void deliver_streams(struct http_pool *pool)
+{
+	struct http_request *request = pool->requests;
+
+	while (request) {
+		if (!request->on_data || !request->received.size || status_of(request) != 200) {
+			request = request->next;
+			continue;
+		}
+		struct buffer data = request->received;
+		request->received = (struct buffer){0};
+		request->on_data(request->user, data.data, data.size);
+		buffer_fini(&data);
+		request = pool->requests; /* the list may have changed */
+	}
+}
+
+static int to_errno(CURLcode code)
+{
+	switch ((int)code) {
+	case CURLE_OK:
+		return 0;
+	case CURLE_OPERATION_TIMEDOUT:
+		return -ETIMEDOUT;
+	case CURLE_COULDNT_RESOLVE_HOST:
+		return -EHOSTUNREACH;
+	case CURLE_COULDNT_CONNECT:
+		return -ECONNREFUSED;
+	case CURLE_SSL_CACERT_BADFILE:
+	case CURLE_SSL_CERTPROBLEM:
+	case CURLE_SSL_CONNECT_ERROR:
+	case CURLE_PEER_FAILED_VERIFICATION:
+		return -EPROTO;
+	case CURLE_URL_MALFORMAT:
+	case CURLE_UNSUPPORTED_PROTOCOL:
+		return -EINVAL;
+	default:
+		return -ECONNRESET;
+	}
+}
+
+static void finish(struct http_request *request, CURLcode code)
+{
+	struct http_result result = {
+		.error = request->too_large ? -EFBIG : to_errno(code),
+		.status = (int)status_of(request),
+		.body = request->received.data ? request->received.data : "",
+		.size = request->received.size,
+	};
+	if (result.error) {
+		result.reason = request->too_large   ? "the answer is too large"
+				: request->reason[0] ? request->reason
+						     : curl_easy_strerror(code);
+	}
+	http_done_fn *on_done = request->on_done;
+	void *user = request->user;
+	struct buffer body = request->received;
+	char reason[CURL_ERROR_SIZE];
+	copy_string(reason, sizeof(reason), result.reason ? result.reason : "");
+	result.reason = reason;
+	request->received = (struct buffer){0};
+	request_free(request);
+	on_done(user, &result);
+	buffer_fini(&body);
+}
+
+static void on_harvest(struct loop_task *task)
+{
+	struct http_pool *pool = container_of(task, struct http_pool, harvest);
+	CURLMsg *message;
+	int left;
+
+	deliver_streams(pool);
+	while ((message = curl_multi_info_read(pool->multi, &left))) {
+		if (message->msg != CURLMSG_DONE)
+			continue;
+		struct http_request *request = NULL;
+		CURLcode code = message->data.result;
+		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&request);
+		finish(request, code);
+	}
+}
+
+/* --- the interface --- */
+
+struct http_pool *http_pool_new(struct loop *loop, const struct http_tls *tls)
+{
+	struct http_pool *pool = xzalloc(sizeof(*pool));
+
+	pool->loop = loop;
+	pool->multi = curl_multi_init();
+	if (!pool->multi) {
+		free(pool);
+		return NULL;
+	}
+	pool->timer.fn = on_timer_due;
+	pool->harvest.fn = on_harvest;
+	pool->ca_file = xstrdup(tls->ca_file);
+	pool->cert_file = xstrdup(tls->cert_file);
+	pool->key_file = xstrdup(tls->key_file);
+	curl_multi_setopt(pool->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+	curl_multi_setopt(pool->multi, CURLMOPT_SOCKETDATA, pool);
+	curl_multi_setopt(pool->multi, CURLMOPT_TIMERFUNCTION, on_timer);
+	curl_multi_setopt(pool->multi, CURLMOPT_TIMERDATA, pool);
+	return pool;
+}
+
+void http_pool_free(struct http_pool *pool)
+{
+	if (!pool)
+		return;
+	while (pool->requests)
+		request_free(pool->requests);
+	curl_multi_cleanup(pool->multi);
+	while (pool->sockets)
+		socket_free(pool->sockets);
+	loop_timer_disarm(&pool->timer);
+	loop_undefer(pool->loop, &pool->harvest);
+	free(pool->ca_file);
+	free(pool->cert_file);
+	free(pool->key_file);
+	free(pool);
+}
+
+static void set_tls(CURL *easy, const struct http_pool *pool)
+{
+	if (pool->ca_file)
+		curl_easy_setopt(easy, CURLOPT_CAINFO, pool->ca_file);
+	if (pool->cert_file)
+		curl_easy_setopt(easy, CURLOPT_SSLCERT, pool->cert_file);
+	if (pool->key_file)
+		curl_easy_setopt(easy, CURLOPT_SSLKEY, pool->key_file);
+	curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+}
+
+static void set_headers(struct http_request *request, const struct http_call *call)
+{
+	/* libcurl would wait a second for "100 Continue" before it sends a large body. */
+	request->headers = curl_slist_append(NULL, "Expect:");
+	request->headers = curl_slist_append(request->headers, "Content-Type: application/json");
+	for (size_t i = 0; call->headers && call->headers[i]; i++)
+		request->headers = curl_slist_append(request->headers, call->headers[i]);
+	curl_easy_setopt(request->easy, CURLOPT_HTTPHEADER, request->headers);
+}
+
+struct http_request *http_start(struct http_pool *pool, const struct http_call *call)
+{
+	struct http_request *request = xzalloc(sizeof(*request));
+
+	request->pool = pool;
+	request->max_size = call->max_size;
+	request->on_data = call->on_data;
+	request->on_done = call->on_done;
+	request->user = call->user;
+	DL_APPEND(pool->requests, request);
+	CURL *easy = request->easy = curl_easy_init();
+	if (!easy) {
+		log_error("libcurl is out of memory");
+		abort();
+	}
+	curl_easy_setopt(easy, CURLOPT_PRIVATE, request);
+	curl_easy_setopt(easy, CURLOPT_URL, call->url);
+	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	/* No proxy from the environment may stand between a lock and its store. */
+	curl_easy_setopt(easy, CURLOPT_PROXY, "");
+	curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, (long)call->body_size);
+	curl_easy_setopt(easy, CURLOPT_COPYPOSTFIELDS, call->body);
+	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)call->connect_timeout);
+	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)call->timeout);
+	if (call->idle_timeout) {
+		curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
+		curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (call->idle_timeout + 999) / 1000L);
+	}
+	/* A stream may be silent for long: the kernel finds out about a peer that is gone. */
+	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+	curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 5L);
+	curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 2L);
+	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_write);
+	curl_easy_setopt(easy, CURLOPT_WRITEDATA, request);
+	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, request->reason);
+	set_headers(request, call);
+	set_tls(easy, pool);
+	/* The timer callback that this provokes starts the transfer from the loop. */
+	curl_multi_add_handle(pool->multi, easy);
+	return request;
+}
+
+void http_cancel(struct http_request *request)
+{
+	if (request)
+		request_free(request);
+}

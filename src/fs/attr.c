@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/* Attributes of locks and directories. */
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "event/loop.h"
+#include "fs/content.h"
+#include "fs/fs.h"
+#include "fs/handle.h"
+#include "fs/node.h"
+#include "fs/stake.h"
+#include "fs/steps.h"
+#include "lock/lockspace.h"
+
+/* The LOOKUPs of a path are followed at once by GETATTRs for the same directories. */
+enum { SAME_WALK = 100 };
+
+/* --- reading --- */
+
+static void reply_lock_attr(
+	struct request *request, const struct record *record, uint64_t token, bool shared)
+{
+	struct stat attr;
+
+	node_lock_attr(request->node, record, token, shared, &attr);
+	reply_attr(request, &attr);
+}
+
+static void reply_directory_attr(struct request *request)
+{
+	struct stat attr;
+
+	node_directory_attr(request->node, &attr);
+	reply_attr(request, &attr);
+}
+
+static void on_read(void *user, int result, struct store_view *view)
+{
+	struct request *request = user;
+	struct node *node = request->node;
+
+	if (result) {
+		reply_error(request, result);
+	} else if (!node->is_directory) {
+		/* A lock that nobody holds can still be open, and then has attributes. */
+		bool held = view->kind == STORE_KIND_LOCK;
+		reply_lock_attr(
+			request, held ? &view->record : NULL, held ? view->token : 0, view->shared);
+	} else if (view->kind == STORE_KIND_DIRECTORY) {
+		node_set_directory(node, &view->directory);
+		reply_directory_attr(request);
+	} else {
+		reply_error(request, -ENOENT);
+	}
+}
+
+static void ask_store(struct request *request)
+{
+	struct store *store = request->fs->store;
+
+	store->ops->lookup(store, request->path, on_read, request);
+}
+
+static void get_lock_attr(struct request *request)
+{
+	struct holding *holding = lockspace_find(request->fs->space, request->node->path);
+
+	if (holding && lockspace_is_held(holding))
+		reply_lock_attr(request, lockspace_record(holding), lockspace_token(holding),
+			lockspace_is_shared(holding));
+	else
+		step_settled(request, ask_store);
+}
+
+static void get_attr(struct request *request)
+{
+	struct node *node = request->node;
+
+	free(request->path);
+	request->path = xstrdup(node->path);
+	if (!node->is_directory)
+		get_lock_attr(request);
+	else if (node->parent && node->read_at && loop_clock() - node->read_at < SAME_WALK)
+		reply_directory_attr(request);
+	else
+		ask_store(request);
+}
+
+void fs_getattr(struct request *request, struct node *node, struct handle *handle)
+{
+	request->node = node;
+	request->handle = handle;
+	get_attr(request);
+}
+
+/* --- changing a lock: only its content can be --- */
+
+static void on_truncated(void *user, int result)
+{
+	struct request *request = user;
+
+	if (result)
+		reply_error(request, result);
+	else
+		get_attr(request);
+}
+
+static void set_lock_attr(struct request *request, off_t size, bool set_size)
+{
+	struct hold *hold = request->handle ? hold_of_handle(request->handle) : NULL;
+
+	if (set_size && hold && hold->lost)
+		reply_error(request, -EIO);
+	else if (set_size && content_check(size))
+		reply_error(request, content_check(size));
+	else if (set_size && hold && !lockspace_is_shared(hold->holding))
+		content_truncate(hold, size, on_truncated, request);
+	else
+		get_attr(request);
+}
+
+/* --- changing a directory --- */
+
+static void on_changed(void *user, int result)
+{
+	struct request *request = user;
+
+	if (result) {
+		reply_error(request, result);
+		return;
+	}
+	request->node->read_at = 0;
+	ask_store(request);
+}
+
+static int check_change(struct request *request, unsigned int mask, bool times_are_now)
+{
+	const struct node *node = request->node;
+	const struct store_directory *to = &request->directory;
+
+	if ((mask & STORE_CHANGE_UID) && request->uid != 0 && to->uid != node->directory.uid)
+		return -EPERM;
+	if ((mask & STORE_CHANGE_GID) && request->uid != 0 && !request_in_group(request, to->gid))
+		return -EPERM;
+	/* Touching, as opposed to setting times, is open to whoever may write. */
+	if (times_are_now && !(mask & ~(unsigned int)(STORE_CHANGE_ATIME | STORE_CHANGE_MTIME)) &&
+		check_permission(request, node, W_OK) == 0)
+		return 0;
+	return check_owner(request, node);
+}
+
+static void change(struct request *request)
+{
+	struct store *store = request->fs->store;
+	unsigned int mask = (unsigned int)request->flags;
+	int error = check_change(request, mask, request->wait);
+
+	if (error)
+		reply_error(request, error);
+	else if (!mask)
+		reply_directory_attr(request);
+	else
+		store->ops->change(
+			store, request->path, mask, &request->directory, on_changed, request);
+}
+
+/* Which fields of request->directory are to be set. */
+static unsigned int read_changes(
+	struct store_directory *directory, const struct stat *to, unsigned int changes)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	directory->mode = to->st_mode & 07777;
+	directory->uid = to->st_uid;
+	directory->gid = to->st_gid;
+	directory->atime = changes & FS_SET_ATIME_NOW ? now : to->st_atim;
+	directory->mtime = changes & FS_SET_MTIME_NOW ? now : to->st_mtim;
+	return (changes & FS_SET_MODE ? STORE_CHANGE_MODE : 0u) |
+	       (changes & FS_SET_UID ? STORE_CHANGE_UID : 0u) |
+	       (changes & FS_SET_GID ? STORE_CHANGE_GID : 0u) |
+	       (changes & (FS_SET_ATIME | FS_SET_ATIME_NOW) ? STORE_CHANGE_ATIME : 0u) |
+	       (changes & (FS_SET_MTIME | FS_SET_MTIME_NOW) ? STORE_CHANGE_MTIME : 0u);
+}
+
+void fs_setattr(struct request *request, struct node *node, struct handle *handle,
+	const struct stat *to, unsigned int changes)
+{
+	request->node = node;
+	request->handle = handle;
+	request->path = xstrdup(node->path);
+	if (!node->is_directory) {
+		set_lock_attr(request, to->st_size, changes & FS_SET_SIZE);
+		return;
+	}
+	request->flags = (int)read_changes(&request->directory, to, changes);
+	request->wait = (changes & FS_SET_ATIME_NOW) || (changes & FS_SET_MTIME_NOW);
+	step_permitted(request, 0, change);
+}
+
+/* --- access(2) --- */
+
+static void accessible(struct request *request)
+{
+	reply_error(request, 0);
+}
+
+void fs_access(struct request *request, struct node *node, int mask)
+{
+	request->node = node;
+	if (node->is_directory)
+		step_permitted(request, mask & (R_OK | W_OK | X_OK), accessible);
+	else
+		reply_error(request, mask & X_OK ? -EACCES : 0);
+}

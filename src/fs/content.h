@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/* What the exclusive holder writes into its lock file. */
+#pragma once
+
+#include <stddef.h>
+#include <sys/types.h>
+
+struct hold;
+
+typedef void content_done_fn(void *user, int result);
+
+/* 0, or -EFBIG if the content may not reach up to there. */
+int content_check(off_t end);
+
+/*
+ * Both change the content, within what content_check allows, and have the store keep it; fn gets 0
+ * or -EIO, -EFBIG, -ENOSPC, -EACCES, never inside the call.
+ */
+void content_write(struct hold *hold, const char *data, size_t size, off_t offset,
+	content_done_fn *fn, void *user);
+void content_truncate(struct hold *hold, off_t size, content_done_fn *fn, void *user);

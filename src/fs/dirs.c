@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT */
+/* Directories: making, removing and listing them. */
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "fs/fs.h"
+#include "fs/handle.h"
+#include "fs/node.h"
+#include "fs/steps.h"
+#include "lock/lockspace.h"
+
+/* --- mkdir --- */
+
+static void on_made(void *user, int result)
+{
+	struct request *request = user;
+	struct stat attr;
+
+	if (result) {
+		reply_error(request, result);
+		return;
+	}
+	struct node *node = node_get(request->fs, request->node, request->path, true);
+	node_set_directory(node, &request->directory);
+	node_directory_attr(node, &attr);
+	reply_entry(request, node, &attr);
+}
+
+static void send_mkdir(struct request *request)
+{
+	struct store *store = request->fs->store;
+
+	store->ops->mkdir(store, request->path, &request->directory, on_made, request);
+}
+
+static void prepare_mkdir(struct request *request)
+{
+	const struct store_directory *parent = &request->node->directory;
+	struct store_directory *directory = &request->directory;
+
+	*directory = (struct store_directory){
+		.mode = request->mode & 07777, .uid = request->uid, .gid = request->gid};
+	if (parent->mode & S_ISGID) {
+		directory->gid = parent->gid;
+		directory->mode |= S_ISGID;
+	}
+	clock_gettime(CLOCK_REALTIME, &directory->ctime);
+	directory->atime = directory->mtime = directory->ctime;
+	if (node_policy(request->node).names == STORE_NAMES_ALWAYS)
+		reply_error(request, -EEXIST);
+	else
+		step_settled(request, send_mkdir);
+}
+
+void fs_mkdir(struct request *request, struct node *parent, const char *name, mode_t mode)
+{
+	request->node = parent;
+	request->mode = mode;
+	int error = set_child(request, name);
+	if (error)
+		reply_error(request, error);
+	else
+		step_permitted(request, W_OK | X_OK, prepare_mkdir);
+}
+
+/* --- rmdir --- */
+
+static void on_removed(void *user, int result)
+{
+	struct request *request = user;
+	struct node *node = node_find(request->fs, request->path, true);
+
+	if (!result && node)
+		node->read_at = 0;
+	reply_error(request, result);
+}
+
+static void send_rmdir(struct request *request)
+{
+	struct store *store = request->fs->store;
+
+	store->ops->rmdir(store, request->path, on_removed, request);
+}
+
+static void check_rmdir(struct request *request)
+{
+	const struct node *node = node_find(request->fs, request->path, true);
+	int error = node ? check_sticky(request, request->node, node->directory.uid) : 0;
+
+	if (error)
+		reply_error(request, error);
+	else
+		step_settled_below(request, send_rmdir);
+}
+
+void fs_rmdir(struct request *request, struct node *parent, const char *name)
+{
+	request->node = parent;
+	int error = set_child(request, name);
+	if (error)
+		reply_error(request, error);
+	else
+		step_permitted(request, W_OK | X_OK, check_rmdir);
+}
+
+/* --- listing --- */
+
+static void open_directory(struct request *request)
+{
+	reply_open(request, handle_new(request, request->node, O_RDONLY | O_DIRECTORY));
+}
+
+void fs_opendir(struct request *request, struct node *node)
+{
+	request->node = node;
+	step_permitted(request, R_OK, open_directory);
+}
+
+void fs_releasedir(struct request *request, struct handle *handle)
+{
+	handle_free(handle);
+	reply_error(request, 0);
+}
+
+static void reply_entries(struct request *request)
+{
+	const struct handle *handle = request->handle;
+	const struct node *node = handle->node;
+	const struct node *above = node->parent ? node->parent : node;
+	struct entry_buffer buffer = {.capacity = request->size};
+	size_t at = (size_t)request->offset;
+
+	for (bool room = true; room && at < handle->name_count + 2; at += room) {
+		off_t next = (off_t)at + 1;
+		if (at < 2) {
+			room = add_entry(request, &buffer, at ? ".." : ".",
+				at ? above->inode : node->inode, true, next);
+			continue;
+		}
+		const struct store_name *name = &handle->names[at - 2];
+		cleanup(free_ptr) char *path = node_child_path(node, name->name);
+		room = add_entry(request, &buffer, name->name, node_inode(path, name->directory),
+			name->directory, next);
+	}
+	reply_data(request, buffer.data, buffer.size);
+	free(buffer.data);
+}
+
+static void on_listed(void *user, int result, const struct store_name *names, size_t count)
+{
+	struct request *request = user;
+	struct handle *handle = request->handle;
+
+	if (result) {
+		reply_error(request, result);
+		return;
+	}
+	handle_clear_names(handle);
+	handle->names = xzalloc(count * sizeof(handle->names[0]));
+	handle->name_count = count;
+	for (size_t i = 0; i < count; i++) {
+		handle->names[i] = names[i];
+		handle->names[i].name = xstrdup(names[i].name);
+	}
+	reply_entries(request);
+}
+
+static void list(struct request *request)
+{
+	struct store *store = request->fs->store;
+
+	store->ops->list(store, request->path, on_listed, request);
+}
+
+void fs_readdir(struct request *request, struct handle *handle, size_t size, off_t offset)
+{
+	request->handle = handle;
+	request->node = handle->node;
+	request->size = size;
+	request->offset = offset;
+	if (offset) {
+		reply_entries(request);
+		return;
+	}
+	request->path = xstrdup(handle->node->path);
+	step_settled_below(request, list);
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The file system: what its files share.
+ *
+ * fuse.c turns what the kernel asks into calls of the functions below; each gets a request and
+ * answers it exactly once with one of the reply functions of request.h, at once or later.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "store/store.h"
+
+struct handle;
+struct lockspace;
+struct loop;
+struct node;
+struct request;
+
+struct fs_options {
+	const char *host;           /* this node's name, for records */
+	const char *mount_point;    /* absolute */
+	struct store_policy policy; /* of the root, where the mount options say something */
+};
+
+struct fs {
+	struct loop *loop;
+	struct store *store;
+	struct lockspace *space;
+	struct fs_options options;
+	struct node *nodes; /* by inode number */
+	struct node *root;
+	struct request *requests; /* not answered yet */
+	struct timespec started;
+};
+
+enum { FS_NAME_MAX = 255, FS_PATH_MAX = 8192 };
+
+/* names.c */
+void fs_lookup(struct request *request, struct node *parent, const char *name);
+void fs_create(struct request *request, struct node *parent, const char *name, int flags);
+void fs_unlink(struct request *request, struct node *parent, const char *name);
+
+/* dirs.c */
+void fs_mkdir(struct request *request, struct node *parent, const char *name, mode_t mode);
+void fs_rmdir(struct request *request, struct node *parent, const char *name);
+void fs_opendir(struct request *request, struct node *node);
+/* Replies with entries from the one numbered `offset` on, in at most `size` bytes. */
+void fs_readdir(struct request *request, struct handle *handle, size_t size, off_t offset);
+void fs_releasedir(struct request *request, struct handle *handle);
+
+/* attr.c; handle may be NULL; changes is a mask of FS_SET_... */
+enum {
+	FS_SET_MODE = 1,
+	FS_SET_UID = 2,
+	FS_SET_GID = 4,
+	FS_SET_SIZE = 8,
+	FS_SET_ATIME = 16,
+	FS_SET_MTIME = 32,
+	FS_SET_ATIME_NOW = 64,
+	FS_SET_MTIME_NOW = 128,
+};
+void fs_getattr(struct request *request, struct node *node, struct handle *handle);
+void fs_setattr(struct request *request, struct node *node, struct handle *handle,
+	const struct stat *to, unsigned int changes);
+void fs_access(struct request *request, struct node *node, int mask);
+
+/* files.c */
+void fs_open(struct request *request, struct node *node, int flags);
+void fs_read(struct request *request, struct handle *handle, size_t size, off_t offset);
+void fs_write(struct request *request, struct handle *handle, const char *data, size_t size,
+	off_t offset, bool append);
+void fs_flush(struct request *request, struct handle *handle, uint64_t owner);
+void fs_fsync(struct request *request, struct handle *handle);
+void fs_release(struct request *request, struct handle *handle);
+/* poll: the kernel's handle for notifications, taken over; NULL if none is wanted. */
+void fs_poll(struct request *request, struct handle *handle, void *poll);
+
+/* locks.c; a range's end is its last byte */
+void fs_flock(struct request *request, struct handle *handle, uint64_t owner, int operation);
+void fs_setlk(struct request *request, struct handle *handle, uint64_t owner, int type,
+	uint64_t start, uint64_t end, bool wait);
+void fs_getlk(struct request *request, struct handle *handle, uint64_t owner, int type,
+	uint64_t start, uint64_t end);
+
+/* xattr.c; a size of 0 asks how long the answer is */
+void fs_getxattr(struct request *request, struct node *node, const char *name, size_t size);
+void fs_listxattr(struct request *request, struct node *node, size_t size);
+void fs_setxattr(struct request *request, struct node *node, const char *name, const char *value,
+	size_t size, int flags);
+void fs_removexattr(struct request *request, struct node *node, const char *name);
+
+/* text.c: a holder's record as lines of key=value; state: "held" or "doubtful".  The caller frees
+ * it. */
+char *fs_record_text(const struct record *record, uint64_t token, bool shared, const char *state);

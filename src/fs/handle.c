@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/handle.h"
+
+#include <utlist.h>
+
+#include "base/util.h"
+#include "fs/node.h"
+#include "fs/request.h"
+
+struct handle *handle_new(struct request *request, struct node *node, int flags)
+{
+	struct handle *handle = xzalloc(sizeof(*handle));
+
+	node_ref(node);
+	handle->node = node;
+	handle->flags = flags;
+	handle->uid = request->uid;
+	handle->gid = request->gid;
+	handle->policy = node_policy(node);
+	proc_identify(request->pid, &handle->opener);
+	DL_APPEND(node->handles, handle);
+	return handle;
+}
+
+void handle_free(struct handle *handle)
+{
+	DL_DELETE(handle->node->handles, handle);
+	node_unref(handle->node, 1);
+	if (handle->poll)
+		poll_free(handle->poll);
+	handle_clear_names(handle);
+	free(handle->text);
+	free(handle);
+}
+
+void handle_set_text(struct handle *handle, char *text, size_t size)
+{
+	free(handle->text);
+	handle->text = text;
+	handle->text_size = size;
+}
+
+void handle_clear_names(struct handle *handle)
+{
+	for (size_t i = 0; i < handle->name_count; i++)
+		free(handle->names[i].name);
+	free(take(handle->names));
+	handle->name_count = 0;
+}

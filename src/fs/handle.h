@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/* An open file or directory: what the kernel knows by its fh, never by an owner that it reuses. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "base/proc.h"
+#include "store/store.h"
+
+struct node;
+struct request;
+
+struct handle {
+	struct node *node; /* referenced */
+	int flags;         /* of open(2) */
+	uid_t uid;
+	gid_t gid;
+	struct proc_identity opener;
+	struct store_policy policy; /* as it was at open */
+	void *poll;                 /* the kernel's newest poll handle; owned */
+
+	/* What reading began with, so that a reader in small pieces gets one whole. */
+	char *text; /* owned */
+	size_t text_size;
+
+	/* Of a directory: what it held when reading began. */
+	struct store_name *names; /* owned */
+	size_t name_count;
+
+	struct handle *prev, *next; /* in node->handles */
+};
+
+/* For the caller of the request. */
+struct handle *handle_new(struct request *request, struct node *node, int flags);
+void handle_free(struct handle *handle);
+
+void handle_set_text(struct handle *handle, char *text, size_t size);
+void handle_clear_names(struct handle *handle);

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/locks.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "base/log.h"
+#include "base/proc.h"
+#include "base/util.h"
+#include "fs/fs.h"
+#include "fs/handle.h"
+#include "fs/node.h"
+#include "fs/request.h"
+#include "lock/lockspace.h"
+
+/* --- a loss --- */
+
+static bool has_stake_of(const struct hold *hold, const struct handle *handle)
+{
+	struct stake *stake;
+
+	DL_SEARCH_SCALAR(hold->stakes, stake, handle, handle);
+	return stake;
+}
+
+struct signaling {
+	const struct hold *hold;
+	int signal;
+	unsigned int count;
+};
+
+/*
+ * True if the process has the file open only to wait for the lock, or to look at it: it opened
+ * other handles of it and none of the hold's.
+ */
+static bool is_bystander(const struct hold *hold, pid_t pid)
+{
+	const struct handle *handle;
+	bool other = false;
+
+	DL_FOREACH (hold->node->handles, handle) {
+		if (handle->opener.pid != pid)
+			continue;
+		if (has_stake_of(hold, handle))
+			return false;
+		other = true;
+	}
+	return other;
+}
+
+static void send_signal(struct signaling *signaling, pid_t pid)
+{
+	if (pid <= 1 || pid == getpid() || kill(pid, signaling->signal) < 0)
+		return;
+	log_warning("lock %s was lost: signal %d sent to process %d", signaling->hold->node->path,
+		signaling->signal, (int)pid);
+	signaling->count++;
+}
+
+static void on_opener(void *user, pid_t pid)
+{
+	struct signaling *signaling = user;
+
+	if (!is_bystander(signaling->hold, pid))
+		send_signal(signaling, pid);
+}
+
+static void signal_holders(const struct hold *hold, enum store_on_loss on_loss)
+{
+	struct signaling signaling = {
+		.hold = hold, .signal = on_loss == STORE_ON_LOSS_TERM ? SIGTERM : SIGKILL};
+	dev_t device;
+
+	if (on_loss != STORE_ON_LOSS_TERM && on_loss != STORE_ON_LOSS_KILL)
+		return;
+	if (proc_mount_device(hold->node->fs->options.mount_point, &device))
+		proc_find_openers(device, hold->node->inode, on_opener, &signaling);
+	if (!signaling.count)
+		send_signal(&signaling, lockspace_record(hold->holding)->pid);
+}
+
+static void on_lost(void *user)
+{
+	struct hold *hold = user;
+	struct handle *handle;
+
+	hold->lost = true;
+	DL_FOREACH (hold->node->handles, handle) {
+		if (has_stake_of(hold, handle) && handle->poll)
+			poll_notify(take(handle->poll));
+	}
+	if (hold->stakes)
+		signal_holders(hold, hold->stakes->handle->policy.on_loss);
+}
+
+/* --- taking --- */
+
+/* The program that opened the file may be a shell whose helper, soon gone, asks for the lock. */
+static void fill_record(const struct request *request, struct record *record)
+{
+	const struct handle *handle = request->handle;
+	struct proc_identity who = handle->opener;
+
+	if (!proc_is_alive(who.pid) && request->pid != who.pid)
+		proc_identify(request->pid, &who);
+	*record = (struct record){.known = true,
+		.pid = who.pid,
+		.uid = handle->uid,
+		.gid = handle->gid,
+		.since = time(NULL)};
+	copy_string(record->host, sizeof(record->host), request->fs->options.host);
+	copy_string(record->command, sizeof(record->command), who.command);
+}
+
+static bool is_opening(const struct request *request)
+{
+	return request->kind == STAKE_CREATE || request->kind == STAKE_OPEN;
+}
+
+static void refuse(struct request *request, int error)
+{
+	if (is_opening(request))
+		handle_free(take(request->handle));
+	if (request->kind == STAKE_CREATE)
+		node_unref(take(request->node), 1);
+	if (request->kind == STAKE_CREATE && (error == -EAGAIN || error == -EISDIR))
+		error = -EEXIST;
+	reply_error(request, error);
+}
+
+/* Others that wait with the same handle or owner have what they want as well: they look again. */
+static void wake_sharers(struct node *node, const struct hold *hold)
+{
+	struct request *request;
+
+	DL_FOREACH2(node->pending, request, pending_next)
+	{
+		if (hold_find(node, request->handle, (enum stake_kind)request->kind,
+			    request->owner) != hold)
+			continue;
+		request->retry = true;
+		lockspace_cancel(request->holding);
+	}
+}
+
+static void granted(struct request *request, struct holding *holding)
+{
+	struct node *node = request->node;
+	struct hold *hold =
+		hold_find(node, request->handle, (enum stake_kind)request->kind, request->owner);
+
+	if (hold && hold->lost) {
+		lockspace_release(holding, NULL, NULL);
+		refuse(request, -EIO);
+		return;
+	}
+	if (hold) {
+		lockspace_release(hold->holding, NULL, NULL);
+		hold->holding = holding;
+	} else {
+		hold = hold_new(node, holding);
+	}
+	lockspace_set_user(holding, hold);
+	stake_add(hold, request);
+	wake_sharers(node, hold);
+	request->next(request);
+}
+
+static void on_taken(void *user, int result)
+{
+	struct request *request = user;
+	struct holding *holding = take(request->holding);
+
+	DL_DELETE2(request->node->pending, request, pending_prev, pending_next);
+	if (result == CLAIM_GRANTED) {
+		granted(request, holding);
+	} else if (result == -EINTR && request->retry) {
+		request->retry = false;
+		lock_for_request(request);
+	} else {
+		refuse(request, result == CLAIM_BUSY ? -EAGAIN : result);
+	}
+}
+
+static void on_interrupt(struct request *request)
+{
+	if (request->holding)
+		lockspace_cancel(request->holding);
+}
+
+static void ask(struct request *request, struct holding *replaces)
+{
+	struct record record;
+
+	fill_record(request, &record);
+	struct lockspace_request take_request = {.path = request->node->path,
+		.shared = !request->exclusive,
+		.try = !request->wait,
+		.replaces = replaces,
+		.record = &record,
+		.on_taken = on_taken,
+		.on_lost = on_lost,
+		.user = request};
+	request->holding = lockspace_take(request->fs->space, &take_request);
+	DL_APPEND2(request->node->pending, request, pending_prev, pending_next);
+	if (request->wait && !request->interruptible) {
+		request->interruptible = true;
+		request_on_interrupt(request, on_interrupt);
+	}
+}
+
+/* What flock(2) calls a conversion gives up the old lock before it asks for the new one. */
+static bool is_flock_conversion(const struct request *request, const struct hold *hold)
+{
+	return request->kind == STAKE_FLOCK && hold_is_only(hold, request->handle, STAKE_FLOCK) &&
+	       request->exclusive == lockspace_is_shared(hold->holding);
+}
+
+void lock_for_request(struct request *request)
+{
+	struct hold *hold = hold_find(
+		request->node, request->handle, (enum stake_kind)request->kind, request->owner);
+	const struct hold *through = hold_of_handle(request->handle);
+
+	if ((hold && hold->lost) || (through && through->lost)) {
+		refuse(request, -EIO);
+	} else if (!hold) {
+		ask(request, NULL);
+	} else if (is_flock_conversion(request, hold)) {
+		hold_release(hold, NULL, NULL);
+		ask(request, NULL);
+	} else if (request->exclusive && lockspace_is_shared(hold->holding)) {
+		ask(request, hold->holding);
+	} else {
+		/* It has what it asks for.  A lock that is stronger than needed is kept. */
+		stake_add(hold, request);
+		request->next(request);
+	}
+}
+
+static void reply_success(struct request *request)
+{
+	reply_error(request, 0);
+}
+
+static void on_released(void *user, int result)
+{
+	reply_error(user, result);
+}
+
+/* --- flock(2) --- */
+
+void fs_flock(struct request *request, struct handle *handle, uint64_t owner, int operation)
+{
+	struct hold *lost = hold_of_handle(handle);
+
+	request->node = handle->node;
+	request->handle = handle;
+	request->kind = STAKE_FLOCK;
+	request->owner = owner;
+	request->wait = !(operation & LOCK_NB);
+	request->exclusive = (operation & ~LOCK_NB) == LOCK_EX;
+	request->next = reply_success;
+	if ((operation & ~LOCK_NB) != LOCK_UN) {
+		lock_for_request(request);
+		return;
+	}
+	/* Unlocking is how a program says that it knows of a loss. */
+	struct hold *hold = lost && lost->lost ? lost : stake_remove(request);
+	if (hold)
+		hold_release(hold, on_released, request);
+	else
+		reply_error(request, 0);
+}
+
+/* --- fcntl(2) --- */
+
+void fs_setlk(struct request *request, struct handle *handle, uint64_t owner, int type,
+	uint64_t start, uint64_t end, bool wait)
+{
+	request->node = handle->node;
+	request->handle = handle;
+	request->kind = STAKE_FCNTL;
+	request->owner = owner;
+	request->start = start;
+	request->end = end;
+	request->wait = wait;
+	request->exclusive = type == F_WRLCK;
+	request->next = reply_success;
+	if (type != F_UNLCK) {
+		lock_for_request(request);
+		return;
+	}
+	struct hold *hold = stake_remove(request);
+	if (hold)
+		hold_release(hold, on_released, request);
+	else
+		reply_error(request, 0);
+}
+
+/* The holders are the first in the queue, and the shared ones that follow it if it is shared. */
+static const struct store_contender *find_conflict(
+	const struct store_queue *queue, const struct request *request, const struct hold *mine)
+{
+	for (size_t i = 0; i < queue->count; i++) {
+		const struct store_contender *contender = &queue->contenders[i];
+		if (i && !(queue->contenders[0].shared && contender->shared))
+			break;
+		if (contender->ours && mine &&
+			lockspace_holding_of(contender->ours) == mine->holding)
+			continue;
+		if (request->exclusive || !contender->shared)
+			return contender;
+	}
+	return NULL;
+}
+
+static void on_queue_read(void *user, int result, const struct store_queue *queue)
+{
+	struct request *request = user;
+	const struct hold *mine =
+		hold_find(request->node, request->handle, STAKE_FCNTL, request->owner);
+
+	if (result) {
+		reply_error(request, result);
+		return;
+	}
+	const struct store_contender *conflict = find_conflict(queue, request, mine);
+	if (!conflict) {
+		reply_lock(request, F_UNLCK, 0);
+		return;
+	}
+	/* A process of another machine has no number here. */
+	pid_t pid =
+		conflict->ours ? lockspace_record(lockspace_holding_of(conflict->ours))->pid : 0;
+	reply_lock(request, conflict->shared ? F_RDLCK : F_WRLCK, pid);
+}
+
+void fs_getlk(struct request *request, struct handle *handle, uint64_t owner, int type,
+	uint64_t start, uint64_t end)
+{
+	struct store *store = request->fs->store;
+	const struct hold *hold = hold_of_handle(handle);
+
+	request->node = handle->node;
+	request->handle = handle;
+	request->owner = owner;
+	request->exclusive = type == F_WRLCK;
+	if (hold && hold->lost)
+		reply_error(request, -EIO);
+	else
+		store->ops->queue(store, handle->node->path, on_queue_read, request);
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/* Taking and giving back locks for requests of the kernel. */
+#pragma once
+
+#include "fs/stake.h"
+
+struct record;
+struct request;
+
+/*
+ * Takes the lock request->node for request->handle: kind, owner, start, end, exclusive and wait say
+ * how.  Goes on with request->next when it is held.  Otherwise replies with the error, after
+ * freeing the handle if the lock was to be taken by opening it.
+ */
+void lock_for_request(struct request *request);

@@ -1,0 +1,598 @@
+/* SPDX-License-Identifier: MIT */
+#define FUSE_USE_VERSION 312
+#include "fs/mount.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "event/loop.h"
+#include "fs/handle.h"
+#include "fs/node.h"
+#include "fs/request.h"
+#include "fs/stake.h"
+
+enum {
+	/* Releases beyond this number would be overtaken by later requests. */
+	MAX_BACKGROUND = 60000,
+	/* Requests taken from the kernel before other descriptors get their turn. */
+	REQUESTS_PER_TURN = 64,
+};
+
+struct mount {
+	struct fs fs;
+	struct fuse_session *session;
+	struct fuse_buf buffer;
+	struct loop_fd watch;
+	bool mounted;
+	const struct mount_events *events;
+	void *user;
+};
+
+/* --- requests --- */
+
+static struct request *request_new(fuse_req_t req, const char *name_of_op)
+{
+	struct mount *mount = fuse_req_userdata(req);
+	const struct fuse_ctx *caller = fuse_req_ctx(req);
+	struct request *request = xzalloc(sizeof(*request));
+
+	request->fs = &mount->fs;
+	request->fuse = req;
+	request->name_of_op = name_of_op;
+	request->uid = caller->uid;
+	request->gid = caller->gid;
+	request->pid = caller->pid;
+	DL_APPEND2(mount->fs.requests, request, prev, next_request);
+	return request;
+}
+
+static void request_free(struct request *request)
+{
+	DL_DELETE2(request->fs->requests, request, prev, next_request);
+	free(request->path);
+	free(request->data);
+	free(request);
+}
+
+/* Every reply goes through here: it takes the request apart and says what came of it. */
+static fuse_req_t end_request(struct request *request, const char *result)
+{
+	fuse_req_t req = request->fuse;
+	const char *path = request->path ? request->path : request->node ? request->node->path : "";
+
+	if (!request->path && !request->node && request->handle)
+		path = request->handle->node->path;
+	log_trace("%s /%s by process %d: %s", request->name_of_op, path, (int)request->pid, result);
+	request_free(request);
+	return req;
+}
+
+void reply_error(struct request *request, int error)
+{
+	fuse_reply_err(end_request(request, error ? strerror(-error) : "done"), -error);
+}
+
+/* Timeouts of 0: what the kernel remembers of a name or its attributes may be wrong at once. */
+static struct fuse_entry_param entry_of(const struct node *node, const struct stat *attr)
+{
+	return (struct fuse_entry_param){.ino = node->inode, .generation = 1, .attr = *attr};
+}
+
+void reply_entry(struct request *request, struct node *node, const struct stat *attr)
+{
+	struct fuse_entry_param entry = entry_of(node, attr);
+
+	if (fuse_reply_entry(end_request(request, "found"), &entry) < 0)
+		node_unref(node, 1);
+}
+
+void reply_attr(struct request *request, const struct stat *attr)
+{
+	fuse_reply_attr(end_request(request, "attributes"), attr, 0);
+}
+
+static struct fuse_file_info file_info(struct handle *handle)
+{
+	return (struct fuse_file_info){.fh = (uintptr_t)handle,
+		.flags = handle->flags,
+		.direct_io = !handle->node->is_directory};
+}
+
+/* The kernel does not know of the handle, so it will not release it. */
+static void undo_open(struct handle *handle)
+{
+	stakes_close_handle(handle);
+	handle_free(handle);
+}
+
+void reply_open(struct request *request, struct handle *handle)
+{
+	struct fuse_file_info info = file_info(handle);
+
+	if (fuse_reply_open(end_request(request, "open"), &info) < 0)
+		undo_open(handle);
+}
+
+void reply_create(struct request *request, struct handle *handle, const struct stat *attr)
+{
+	struct node *node = handle->node;
+	struct fuse_file_info info = file_info(handle);
+	struct fuse_entry_param entry = entry_of(node, attr);
+
+	if (fuse_reply_create(end_request(request, "created"), &entry, &info) == 0)
+		return;
+	undo_open(handle);
+	node_unref(node, 1);
+}
+
+void reply_data(struct request *request, const void *data, size_t size)
+{
+	fuse_reply_buf(end_request(request, "data"), data, size);
+}
+
+void reply_written(struct request *request, size_t size)
+{
+	fuse_reply_write(end_request(request, "written"), size);
+}
+
+void reply_lock(struct request *request, int type, pid_t pid)
+{
+	struct flock lock = {.l_type = (short)type, .l_whence = SEEK_SET, .l_pid = pid};
+
+	fuse_reply_lock(end_request(request, type == F_UNLCK ? "free" : "held"), &lock);
+}
+
+void reply_xattr_size(struct request *request, size_t size)
+{
+	fuse_reply_xattr(end_request(request, "size"), size);
+}
+
+void reply_poll(struct request *request, unsigned int events)
+{
+	fuse_reply_poll(end_request(request, "events"), events);
+}
+
+bool add_entry(struct request *request, struct entry_buffer *buffer, const char *name,
+	uint64_t inode, bool directory, off_t next_offset)
+{
+	struct stat attr = {.st_ino = inode, .st_mode = directory ? S_IFDIR : S_IFREG};
+
+	if (!buffer->data)
+		buffer->data = xzalloc(buffer->capacity);
+	size_t room = buffer->capacity - buffer->size;
+	size_t size = fuse_add_direntry(
+		request->fuse, buffer->data + buffer->size, room, name, &attr, next_offset);
+	if (size > room)
+		return false;
+	buffer->size += size;
+	return true;
+}
+
+static void on_fuse_interrupt(fuse_req_t req, void *user)
+{
+	struct request *request = user;
+
+	request->on_interrupt(request);
+}
+
+void request_on_interrupt(struct request *request, void (*fn)(struct request *request))
+{
+	request->on_interrupt = fn;
+	fuse_req_interrupt_func(request->fuse, on_fuse_interrupt, request);
+}
+
+bool request_in_group(const struct request *request, gid_t gid)
+{
+	gid_t groups[256];
+
+	if (request->gid == gid)
+		return true;
+	int count = fuse_req_getgroups(request->fuse, (int)ARRAY_SIZE(groups), groups);
+	for (int i = 0; i < count && i < (int)ARRAY_SIZE(groups); i++) {
+		if (groups[i] == gid)
+			return true;
+	}
+	return false;
+}
+
+void poll_notify(void *poll)
+{
+	fuse_lowlevel_notify_poll(poll);
+	poll_free(poll);
+}
+
+void poll_free(void *poll)
+{
+	fuse_pollhandle_destroy(poll);
+}
+
+/* --- libfuse's calls --- */
+
+static struct node *node_of(fuse_req_t req, fuse_ino_t ino)
+{
+	struct mount *mount = fuse_req_userdata(req);
+
+	return node_by_inode(&mount->fs, ino);
+}
+
+static struct handle *handle_of(const struct fuse_file_info *info)
+{
+	return info ? (struct handle *)(uintptr_t)info->fh : NULL;
+}
+
+static void do_init(void *user, struct fuse_conn_info *conn)
+{
+	const unsigned int locks = FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS;
+	struct mount *mount = user;
+	int error = (conn->capable & locks) == locks ? 0 : -EOPNOTSUPP;
+
+	/* Without O_TRUNC in open it comes as a SETATTR, which others than the holder may send. */
+	conn->want &= ~(unsigned int)(FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_SPLICE_READ |
+				      FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
+	conn->want |= conn->capable & locks;
+	conn->max_background = MAX_BACKGROUND;
+	conn->congestion_threshold = MAX_BACKGROUND;
+	mount->events->ready(mount->user, error);
+}
+
+static void do_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	fs_lookup(request_new(req, "LOOKUP"), node_of(req, parent), name);
+}
+
+static void do_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
+{
+	struct node *node = node_of(req, ino);
+
+	if (node && node->parent)
+		node_unref(node, count);
+	fuse_reply_none(req);
+}
+
+static void do_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct node *node = node_of(req, forgets[i].ino);
+		if (node && node->parent)
+			node_unref(node, forgets[i].nlookup);
+	}
+	fuse_reply_none(req);
+}
+
+static void do_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
+{
+	fs_getattr(request_new(req, "GETATTR"), node_of(req, ino), handle_of(info));
+}
+
+static void do_setattr(
+	fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *info)
+{
+	static const struct {
+		int theirs;
+		unsigned int ours;
+	} map[] = {{FUSE_SET_ATTR_MODE, FS_SET_MODE}, {FUSE_SET_ATTR_UID, FS_SET_UID},
+		{FUSE_SET_ATTR_GID, FS_SET_GID}, {FUSE_SET_ATTR_SIZE, FS_SET_SIZE},
+		{FUSE_SET_ATTR_ATIME, FS_SET_ATIME}, {FUSE_SET_ATTR_MTIME, FS_SET_MTIME},
+		{FUSE_SET_ATTR_ATIME_NOW, FS_SET_ATIME_NOW},
+		{FUSE_SET_ATTR_MTIME_NOW, FS_SET_MTIME_NOW}};
+	unsigned int changes = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(map); i++)
+		changes |= to_set & map[i].theirs ? map[i].ours : 0;
+	fs_setattr(request_new(req, "SETATTR"), node_of(req, ino), handle_of(info), attr, changes);
+}
+
+static void do_access(fuse_req_t req, fuse_ino_t ino, int mask)
+{
+	fs_access(request_new(req, "ACCESS"), node_of(req, ino), mask);
+}
+
+static void do_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	fs_mkdir(request_new(req, "MKDIR"), node_of(req, parent), name, mode);
+}
+
+static void do_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	fs_rmdir(request_new(req, "RMDIR"), node_of(req, parent), name);
+}
+
+static void do_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	fs_unlink(request_new(req, "UNLINK"), node_of(req, parent), name);
+}
+
+static void do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+	struct fuse_file_info *info)
+{
+	fs_create(request_new(req, "CREATE"), node_of(req, parent), name, info->flags);
+}
+
+static void do_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
+{
+	fs_open(request_new(req, "OPEN"), node_of(req, ino), info->flags);
+}
+
+static void do_read(
+	fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *info)
+{
+	fs_read(request_new(req, "READ"), handle_of(info), size, offset);
+}
+
+static void do_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
+	struct fuse_file_info *info)
+{
+	fs_write(request_new(req, "WRITE"), handle_of(info), data, size, offset,
+		info->flags & O_APPEND);
+}
+
+static void do_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
+{
+	fs_flush(request_new(req, "FLUSH"), handle_of(info), info->lock_owner);
+}
+
+static void do_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
+{
+	fs_release(request_new(req, "RELEASE"), handle_of(info));
+}
+
+static void do_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *info)
+{
+	fs_fsync(request_new(req, "FSYNC"), handle_of(info));
+}
+
+static void do_poll(
+	fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info, struct fuse_pollhandle *poll)
+{
+	fs_poll(request_new(req, "POLL"), handle_of(info), poll);
+}
+
+static void do_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
+{
+	fs_opendir(request_new(req, "OPENDIR"), node_of(req, ino));
+}
+
+static void do_readdir(
+	fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *info)
+{
+	fs_readdir(request_new(req, "READDIR"), handle_of(info), size, offset);
+}
+
+static void do_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
+{
+	fs_releasedir(request_new(req, "RELEASEDIR"), handle_of(info));
+}
+
+static void do_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *info)
+{
+	fuse_reply_err(req, 0);
+}
+
+static void do_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info, int operation)
+{
+	fs_flock(request_new(req, "FLOCK"), handle_of(info), info->lock_owner, operation);
+}
+
+/* A length of 0 means: to the end, however far that may be. */
+static uint64_t last_byte(const struct flock *lock)
+{
+	return lock->l_len ? (uint64_t)lock->l_start + (uint64_t)lock->l_len - 1 : UINT64_MAX;
+}
+
+static void do_setlk(
+	fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info, struct flock *lock, int wait)
+{
+	fs_setlk(request_new(req, wait ? "SETLKW" : "SETLK"), handle_of(info), info->lock_owner,
+		lock->l_type, (uint64_t)lock->l_start, last_byte(lock), wait);
+}
+
+static void do_getlk(
+	fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info, struct flock *lock)
+{
+	fs_getlk(request_new(req, "GETLK"), handle_of(info), info->lock_owner, lock->l_type,
+		(uint64_t)lock->l_start, last_byte(lock));
+}
+
+static void do_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	fs_getxattr(request_new(req, "GETXATTR"), node_of(req, ino), name, size);
+}
+
+static void do_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	fs_listxattr(request_new(req, "LISTXATTR"), node_of(req, ino), size);
+}
+
+static void do_setxattr(
+	fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
+{
+	fs_setxattr(request_new(req, "SETXATTR"), node_of(req, ino), name, value, size, flags);
+}
+
+static void do_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	fs_removexattr(request_new(req, "REMOVEXATTR"), node_of(req, ino), name);
+}
+
+static void do_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct statvfs statistics = {.f_bsize = 4096, .f_frsize = 4096, .f_namemax = FS_NAME_MAX};
+
+	fuse_reply_statfs(req, &statistics);
+}
+
+/* What a lock can't be.  ENOSYS would be remembered by the kernel for ever. */
+
+static void do_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t device)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+static void do_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+static void do_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+static void do_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+	const char *new_name, unsigned int flags)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+static void do_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+	struct fuse_file_info *info)
+{
+	fuse_reply_err(req, EOPNOTSUPP);
+}
+
+static const struct fuse_lowlevel_ops operations = {
+	.init = do_init,
+	.lookup = do_lookup,
+	.forget = do_forget,
+	.forget_multi = do_forget_multi,
+	.getattr = do_getattr,
+	.setattr = do_setattr,
+	.access = do_access,
+	.mkdir = do_mkdir,
+	.rmdir = do_rmdir,
+	.unlink = do_unlink,
+	.create = do_create,
+	.open = do_open,
+	.read = do_read,
+	.write = do_write,
+	.flush = do_flush,
+	.release = do_release,
+	.fsync = do_fsync,
+	.poll = do_poll,
+	.opendir = do_opendir,
+	.readdir = do_readdir,
+	.releasedir = do_releasedir,
+	.fsyncdir = do_fsyncdir,
+	.flock = do_flock,
+	.setlk = do_setlk,
+	.getlk = do_getlk,
+	.getxattr = do_getxattr,
+	.listxattr = do_listxattr,
+	.setxattr = do_setxattr,
+	.removexattr = do_removexattr,
+	.statfs = do_statfs,
+	.mknod = do_mknod,
+	.symlink = do_symlink,
+	.link = do_link,
+	.rename = do_rename,
+	.fallocate = do_fallocate,
+};
+
+/* --- the session --- */
+
+static char last_message[512];
+
+static void on_fuse_log(enum fuse_log_level level, const char *format, va_list args)
+{
+	vsnprintf(last_message, sizeof(last_message), format, args);
+	last_message[strcspn(last_message, "\n")] = '\0';
+	log_trace("libfuse: %s", last_message);
+}
+
+static void end(struct mount *mount)
+{
+	loop_fd_remove(&mount->watch);
+	mount->events->ended(mount->user);
+}
+
+static void on_readable(struct loop_fd *watch, unsigned int events)
+{
+	struct mount *mount = container_of(watch, struct mount, watch);
+
+	for (int i = 0; i < REQUESTS_PER_TURN && mount->mounted; i++) {
+		int size = fuse_session_receive_buf(mount->session, &mount->buffer);
+		if (size == -EAGAIN || size == -EINTR)
+			return;
+		if (size <= 0) {
+			end(mount);
+			return;
+		}
+		/* The process may have been stopped between any two requests. */
+		loop_run_deadlines(mount->fs.loop);
+		fuse_session_process_buf(mount->session, &mount->buffer);
+	}
+}
+
+int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
+	const struct fs_options *options, int argc, char **argv, const struct mount_events *events,
+	void *user, struct mount **result)
+{
+	struct fuse_args args = FUSE_ARGS_INIT(argc, argv);
+	struct mount *mount = xzalloc(sizeof(*mount));
+
+	mount->fs.loop = loop;
+	mount->fs.store = store;
+	mount->fs.space = space;
+	mount->fs.options = *options;
+	mount->events = events;
+	mount->user = user;
+	mount->watch.fn = on_readable;
+	clock_gettime(CLOCK_REALTIME, &mount->fs.started);
+	fuse_set_log_func(on_fuse_log);
+	mount->session = fuse_session_new(&args, &operations, sizeof(operations), mount);
+	if (!mount->session) {
+		log_error("%s", last_message);
+		free(mount);
+		return -EINVAL;
+	}
+	nodes_init(&mount->fs);
+	*result = mount;
+	return 0;
+}
+
+int mount_attach(struct mount *mount)
+{
+	const char *where = mount->fs.options.mount_point;
+
+	if (fuse_session_mount(mount->session, where) != 0) {
+		log_error("can't mount at %s: %s", where, last_message);
+		return -EIO;
+	}
+	mount->mounted = true;
+	mount->watch.fd = fuse_session_fd(mount->session);
+	fcntl(mount->watch.fd, F_SETFL, O_NONBLOCK);
+	return loop_fd_add(mount->fs.loop, &mount->watch, LOOP_READ);
+}
+
+void mount_detach(struct mount *mount)
+{
+	if (!mount->mounted)
+		return;
+	mount->mounted = false;
+	loop_fd_remove(&mount->watch);
+	fuse_session_unmount(mount->session);
+}
+
+void mount_free(struct mount *mount)
+{
+	if (!mount)
+		return;
+	mount_detach(mount);
+	while (mount->fs.requests) {
+		struct request *request = mount->fs.requests;
+		fuse_reply_none(request->fuse);
+		request_free(request);
+	}
+	nodes_fini(&mount->fs);
+	fuse_session_destroy(mount->session);
+	free(mount->buffer.mem);
+	free(mount);
+}

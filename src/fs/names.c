@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: MIT */
+/* Names of locks: looking them up, creating and unlinking them. */
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "base/util.h"
+#include "fs/fs.h"
+#include "fs/handle.h"
+#include "fs/locks.h"
+#include "fs/node.h"
+#include "fs/steps.h"
+#include "lock/lockspace.h"
+
+/* --- lookup --- */
+
+static void found_lock(
+	struct request *request, const struct record *record, uint64_t token, bool shared)
+{
+	struct node *node = node_get(request->fs, request->node, request->path, false);
+	struct stat attr;
+
+	node_lock_attr(node, record, token, shared, &attr);
+	reply_entry(request, node, &attr);
+}
+
+static void found_directory(struct request *request, const struct store_directory *directory)
+{
+	struct node *node = node_get(request->fs, request->node, request->path, true);
+	struct stat attr;
+
+	node_set_directory(node, directory);
+	node_directory_attr(node, &attr);
+	reply_entry(request, node, &attr);
+}
+
+static void on_looked_up(void *user, int result, struct store_view *view)
+{
+	struct request *request = user;
+
+	if (result) {
+		reply_error(request, result);
+		return;
+	}
+	switch (view->kind) {
+	case STORE_KIND_FREE:
+		reply_error(request, -ENOENT);
+		break;
+	case STORE_KIND_LOCK:
+		found_lock(request, &view->record, view->token, view->shared);
+		break;
+	case STORE_KIND_DIRECTORY:
+		found_directory(request, &view->directory);
+		break;
+	}
+}
+
+static void ask_store(struct request *request)
+{
+	struct store *store = request->fs->store;
+
+	store->ops->lookup(store, request->path, on_looked_up, request);
+}
+
+static void lookup(struct request *request)
+{
+	struct holding *holding = lockspace_find(request->fs->space, request->path);
+	bool always = node_policy(request->node).names == STORE_NAMES_ALWAYS;
+
+	if (holding)
+		found_lock(request, lockspace_record(holding), lockspace_token(holding),
+			lockspace_is_shared(holding));
+	else if (always && !node_find(request->fs, request->path, true))
+		found_lock(request, NULL, 0, false);
+	else
+		step_settled(request, ask_store);
+}
+
+void fs_lookup(struct request *request, struct node *parent, const char *name)
+{
+	request->node = parent;
+	int error = set_child(request, name);
+	if (error)
+		reply_error(request, error == -EPERM ? -ENOENT : error);
+	else
+		step_permitted(request, X_OK, lookup);
+}
+
+/* --- create --- */
+
+static void created(struct request *request)
+{
+	struct holding *holding = lockspace_find(request->fs->space, request->handle->node->path);
+	struct stat attr;
+
+	if (holding && request->kind == STAKE_CREATE)
+		node_lock_attr(request->handle->node, lockspace_record(holding),
+			lockspace_token(holding), false, &attr);
+	else
+		node_lock_attr(request->handle->node, NULL, 0, false, &attr);
+	reply_create(request, request->handle, &attr);
+}
+
+static void create(struct request *request)
+{
+	struct node *parent = request->node;
+
+	if (node_policy(parent).open == STORE_OPEN_LOCK) {
+		/* The kernel walks again and then sends OPEN, which may wait without the
+		 * directory's lock. */
+		reply_error(request, -ESTALE);
+		return;
+	}
+	request->node = node_get(request->fs, parent, request->path, false);
+	request->handle = handle_new(request, request->node, request->flags);
+	if (!(request->flags & O_EXCL)) {
+		request->kind = STAKE_FLOCK;
+		created(request);
+		return;
+	}
+	request->kind = STAKE_CREATE;
+	request->exclusive = true;
+	request->wait = false;
+	request->next = created;
+	lock_for_request(request);
+}
+
+void fs_create(struct request *request, struct node *parent, const char *name, int flags)
+{
+	request->node = parent;
+	request->flags = flags;
+	int error = set_child(request, name);
+	if (error)
+		reply_error(request, error);
+	else
+		step_permitted(request, W_OK | X_OK, create);
+}
+
+/* --- unlink --- */
+
+static void on_released(void *user, int result)
+{
+	reply_error(user, result);
+}
+
+/* Of a name that nobody here holds. */
+static void on_seen(void *user, int result, struct store_view *view)
+{
+	struct request *request = user;
+	bool always = node_policy(request->node).names == STORE_NAMES_ALWAYS;
+
+	if (!result && view->kind == STORE_KIND_LOCK)
+		result = -EBUSY;
+	else if (!result && view->kind == STORE_KIND_DIRECTORY)
+		result = -EISDIR;
+	else if (!result && !always)
+		result = -ENOENT;
+	reply_error(request, result);
+}
+
+static void ask_who_holds(struct request *request)
+{
+	struct store *store = request->fs->store;
+
+	store->ops->lookup(store, request->path, on_seen, request);
+}
+
+static struct hold *find_hold_of_uid(struct node *node, uid_t uid)
+{
+	struct hold *hold;
+
+	DL_FOREACH (node->holds, hold) {
+		if (!hold->lost && lockspace_record(hold->holding)->uid == uid)
+			return hold;
+	}
+	return NULL;
+}
+
+static bool is_held_here(const struct node *node)
+{
+	const struct hold *hold;
+
+	DL_FOREACH (node->holds, hold) {
+		if (!hold->lost)
+			return true;
+	}
+	return false;
+}
+
+static void unlink_name(struct request *request)
+{
+	struct node *node = node_find(request->fs, request->path, false);
+	struct hold *hold = node ? find_hold_of_uid(node, request->uid) : NULL;
+
+	if (hold && hold_has_stake(hold, STAKE_CREATE))
+		hold_release(hold, on_released, request);
+	else if (hold)
+		reply_error(request, 0); /* lives until unlock or close */
+	else if (node && is_held_here(node))
+		reply_error(request, -EBUSY);
+	else
+		step_settled(request, ask_who_holds);
+}
+
+void fs_unlink(struct request *request, struct node *parent, const char *name)
+{
+	request->node = parent;
+	int error = set_child(request, name);
+	if (error)
+		reply_error(request, error);
+	else
+		step_permitted(request, W_OK | X_OK, unlink_name);
+}

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/node.h"
+
+#include <string.h>
+
+#include "base/util.h"
+#include "event/loop.h"
+#include "fs/fs.h"
+#include "fs/handle.h"
+#include "fs/stake.h"
+#include "store/policy.h"
+
+enum { FRESH_FOR = 1000, NOBODY = 65534 };
+
+static const struct store_policy default_policy = {
+	.hold = STORE_HOLD_CLOSE,
+	.names = STORE_NAMES_HELD,
+	.open = STORE_OPEN_PLAIN,
+	.on_loss = STORE_ON_LOSS_ERROR,
+	.record = STORE_RECORD_YES,
+};
+
+/* FNV-1a over the path and the kind: a name that changes its kind must change its number. */
+uint64_t node_inode(const char *path, bool is_directory)
+{
+	uint64_t hash = 0xcbf29ce484222325u;
+
+	if (!*path)
+		return NODE_ROOT_INODE;
+	for (const unsigned char *c = (const unsigned char *)path; *c; c++)
+		hash = (hash ^ *c) * 0x100000001b3u;
+	hash = (hash ^ (is_directory ? '/' : ' ')) * 0x100000001b3u;
+	/* 0 and 1 have a meaning. */
+	return hash > NODE_ROOT_INODE ? hash : hash + 2;
+}
+
+struct node *node_by_inode(struct fs *fs, uint64_t inode)
+{
+	struct node *node;
+
+	HASH_FIND(hh, fs->nodes, &inode, sizeof(inode), node);
+	return node;
+}
+
+/* Two paths of one number would be one lock to the kernel, so the next free number is taken. */
+static struct node *find_or_free_inode(
+	struct fs *fs, const char *path, bool is_directory, uint64_t *inode)
+{
+	struct node *node;
+
+	for (*inode = node_inode(path, is_directory);; ++*inode) {
+		node = node_by_inode(fs, *inode);
+		if (!node || (node->is_directory == is_directory && strcmp(node->path, path) == 0))
+			return node;
+	}
+}
+
+struct node *node_find(struct fs *fs, const char *path, bool is_directory)
+{
+	uint64_t inode;
+
+	return find_or_free_inode(fs, path, is_directory, &inode);
+}
+
+struct node *node_get(struct fs *fs, struct node *parent, const char *path, bool is_directory)
+{
+	uint64_t inode;
+	struct node *node = find_or_free_inode(fs, path, is_directory, &inode);
+
+	if (!node) {
+		node = xzalloc(sizeof(*node));
+		node->fs = fs;
+		node->inode = inode;
+		node->path = xstrdup(path);
+		node->is_directory = is_directory;
+		node->parent = parent;
+		if (parent)
+			node_ref(parent);
+		HASH_ADD(hh, fs->nodes, inode, sizeof(node->inode), node);
+	}
+	node_ref(node);
+	return node;
+}
+
+void node_ref(struct node *node)
+{
+	node->references++;
+}
+
+static void node_free(struct node *node)
+{
+	HASH_DEL(node->fs->nodes, node);
+	free(node->path);
+	free(node);
+}
+
+void node_unref(struct node *node, uint64_t count)
+{
+	while (node) {
+		struct node *parent = node->parent;
+		node->references -= count < node->references ? count : node->references;
+		if (node->references)
+			return;
+		node_free(node);
+		node = parent;
+		count = 1;
+	}
+}
+
+void node_set_directory(struct node *node, const struct store_directory *directory)
+{
+	struct timespec started = node->fs->started;
+
+	node->directory = *directory;
+	node->read_at = loop_clock();
+	if (directory->ctime.tv_sec)
+		return;
+	/* One that has no key of its own: something below it makes it exist. */
+	node->directory.atime = node->directory.mtime = node->directory.ctime = started;
+}
+
+bool node_is_fresh(const struct node *node)
+{
+	if (!node->read_at)
+		return false;
+	if (loop_clock() - node->read_at < FRESH_FOR)
+		return true;
+	return node_policy(node).names == STORE_NAMES_ALWAYS;
+}
+
+struct store_policy node_policy(const struct node *node)
+{
+	struct store_policy policy = {0};
+
+	for (; node; node = node->parent) {
+		/* The root's are the mount's, before what the store says. */
+		if (!node->parent)
+			policy_inherit(&policy, &node->fs->options.policy);
+		policy_inherit(&policy, &node->directory.policy);
+	}
+	policy_inherit(&policy, &default_policy);
+	/* A name that open may have to wait for must be there before it. */
+	if (policy.open == STORE_OPEN_LOCK)
+		policy.names = STORE_NAMES_ALWAYS;
+	return policy;
+}
+
+void node_directory_attr(const struct node *node, struct stat *attr)
+{
+	const struct store_directory *directory = &node->directory;
+
+	*attr = (struct stat){
+		.st_ino = node->inode,
+		.st_mode = S_IFDIR | directory->mode,
+		.st_nlink = 2,
+		.st_uid = directory->uid,
+		.st_gid = directory->gid,
+		.st_blksize = 4096,
+		.st_atim = directory->atime,
+		.st_mtim = directory->mtime,
+		.st_ctim = directory->ctime,
+	};
+}
+
+/* How many bytes reading it gives. */
+static off_t lock_size(
+	const struct node *node, const struct record *record, uint64_t token, bool shared)
+{
+	if (!token || !record)
+		return 0;
+	if (record->content_size)
+		return (off_t)record->content_size;
+	if (node_policy(node).record == STORE_RECORD_NO)
+		return 0;
+	cleanup(free_ptr) char *text = fs_record_text(record, token, shared, "held");
+	return (off_t)strlen(text);
+}
+
+void node_lock_attr(const struct node *node, const struct record *record, uint64_t token,
+	bool shared, struct stat *attr)
+{
+	*attr = (struct stat){
+		.st_ino = node->inode,
+		.st_mode = S_IFREG | 0666,
+		.st_nlink = 1,
+		.st_blksize = 4096,
+		.st_size = lock_size(node, record, token, shared),
+		.st_mtim = node->fs->started,
+	};
+	if (token && record) {
+		attr->st_uid = record->known ? record->uid : NOBODY;
+		attr->st_gid = record->known ? record->gid : NOBODY;
+		attr->st_mtim = (struct timespec){.tv_sec = record->since};
+	}
+	attr->st_blocks = (attr->st_size + 511) / 512;
+	attr->st_atim = attr->st_ctim = attr->st_mtim;
+}
+
+char *node_child_path(const struct node *directory, const char *name)
+{
+	return *directory->path ? xasprintf("%s/%s", directory->path, name) : xstrdup(name);
+}
+
+void nodes_init(struct fs *fs)
+{
+	fs->root = node_get(fs, NULL, "", true);
+	/* Until the store says something else. */
+	fs->root->directory = (struct store_directory){
+		.mode = 0777, .atime = fs->started, .mtime = fs->started, .ctime = fs->started};
+}
+
+void nodes_fini(struct fs *fs)
+{
+	struct node *node, *next;
+
+	/* What is open keeps its node, whose parents it keeps: nothing is freed twice. */
+	HASH_ITER (hh, fs->nodes, node, next) {
+		node->references++;
+	}
+	HASH_ITER (hh, fs->nodes, node, next) {
+		holds_free(node);
+		while (node->handles)
+			handle_free(node->handles);
+	}
+	HASH_ITER (hh, fs->nodes, node, next) {
+		node_free(node);
+	}
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Names that the kernel knows: a lock or a directory each.
+ *
+ * A node lives as long as the kernel remembers it, one of its handles is open, or a node below it
+ * lives.  Its inode number is made from its path, so it is the same on every mount, always.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <uthash.h>
+
+#include "store/store.h"
+
+struct fs;
+struct handle;
+struct hold;
+struct request;
+
+enum { NODE_ROOT_INODE = 1 };
+
+struct node {
+	struct fs *fs;
+	uint64_t inode;
+	char *path;
+	bool is_directory;
+	struct node *parent; /* NULL for the root */
+	uint64_t references; /* of the kernel's lookups, handles and nodes below */
+	UT_hash_handle hh;
+
+	struct handle *handles;
+	struct hold *holds;      /* locks of it that are held here */
+	struct request *pending; /* requests that wait for it */
+
+	struct store_directory directory; /* as read last */
+	int64_t read_at;                  /* on loop_clock(); 0 = never */
+};
+
+/* The inode number of a path. */
+uint64_t node_inode(const char *path, bool is_directory);
+
+/* Gives the node of a path, making it if need be, with one more reference. */
+struct node *node_get(struct fs *fs, struct node *parent, const char *path, bool is_directory);
+
+/* Or NULL; without a reference. */
+struct node *node_find(struct fs *fs, const char *path, bool is_directory);
+struct node *node_by_inode(struct fs *fs, uint64_t inode);
+
+void node_ref(struct node *node);
+/* The node may be gone afterwards. */
+void node_unref(struct node *node, uint64_t count);
+
+/* Remembers what was just read of a directory. */
+void node_set_directory(struct node *node, const struct store_directory *directory);
+/* True if that was less than a second ago, or need not be newer because the store is not to be
+ * asked for names (names=always). */
+bool node_is_fresh(const struct node *node);
+
+/* The policy in force for what is in a directory, or for a lock: with all that is inherited. */
+struct store_policy node_policy(const struct node *node);
+
+/* For stat(2). */
+void node_directory_attr(const struct node *node, struct stat *attr);
+/* Of a lock; token 0: nobody holds it.  record may be NULL. */
+void node_lock_attr(const struct node *node, const struct record *record, uint64_t token,
+	bool shared, struct stat *attr);
+
+/* path/name; the caller frees it. */
+char *node_child_path(const struct node *directory, const char *name);
+
+/* Makes the root of the file system, and frees all nodes. */
+void nodes_init(struct fs *fs);
+void nodes_fini(struct fs *fs);

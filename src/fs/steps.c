@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/steps.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "fs/fs.h"
+#include "fs/node.h"
+#include "lock/lockspace.h"
+
+int check_permission(const struct request *request, const struct node *directory, int mask)
+{
+	const struct store_directory *d = &directory->directory;
+	unsigned int bits = d->mode & 7;
+
+	if (request->uid == 0)
+		return 0;
+	if (request->uid == d->uid)
+		bits = d->mode >> 6 & 7;
+	else if (request_in_group(request, d->gid))
+		bits = d->mode >> 3 & 7;
+	return (bits & (unsigned int)mask) == (unsigned int)mask ? 0 : -EACCES;
+}
+
+int check_owner(const struct request *request, const struct node *directory)
+{
+	return request->uid == 0 || request->uid == directory->directory.uid ? 0 : -EPERM;
+}
+
+int check_sticky(const struct request *request, const struct node *directory, uid_t owner)
+{
+	if (!(directory->directory.mode & S_ISVTX) || request->uid == owner)
+		return 0;
+	return check_owner(request, directory);
+}
+
+/* --- the directory's attributes --- */
+
+static void permitted(struct request *request)
+{
+	int error = check_permission(request, request->node, request->mask);
+
+	if (error)
+		reply_error(request, error);
+	else
+		request->next(request);
+}
+
+static void on_directory_read(void *user, int result, struct store_view *view)
+{
+	struct request *request = user;
+
+	if (!result && view->kind != STORE_KIND_DIRECTORY)
+		result = view->kind == STORE_KIND_FREE ? -ENOENT : -ENOTDIR;
+	if (result) {
+		reply_error(request, result);
+		return;
+	}
+	node_set_directory(request->node, &view->directory);
+	permitted(request);
+}
+
+void step_permitted(struct request *request, int mask, request_fn *next)
+{
+	struct store *store = request->fs->store;
+
+	request->next = next;
+	request->mask = mask;
+	if (node_is_fresh(request->node))
+		permitted(request);
+	else
+		store->ops->lookup(store, request->node->path, on_directory_read, request);
+}
+
+/* --- what is being given back --- */
+
+static void on_settled(void *user, int result)
+{
+	struct request *request = user;
+
+	if (result)
+		reply_error(request, result);
+	else
+		request->next(request);
+}
+
+void step_settled(struct request *request, request_fn *next)
+{
+	struct lockspace *space = request->fs->space;
+
+	if (!lockspace_is_leaving(space, request->path)) {
+		next(request);
+		return;
+	}
+	request->next = next;
+	lockspace_settle(space, request->path, on_settled, request);
+}
+
+static void on_settled_below(void *user, int result)
+{
+	struct request *request = user;
+
+	if (result)
+		reply_error(request, result);
+	else
+		step_settled_below(request, request->next);
+}
+
+void step_settled_below(struct request *request, request_fn *next)
+{
+	struct lockspace *space = request->fs->space;
+	const char *leaving = lockspace_leaving_below(space, request->path);
+
+	if (!leaving) {
+		next(request);
+		return;
+	}
+	request->next = next;
+	lockspace_settle(space, leaving, on_settled_below, request);
+}
+
+/* --- names --- */
+
+int set_child(struct request *request, const char *name)
+{
+	static const char reserved[] = ".latchfs";
+	struct node *directory = request->node;
+
+	if (strlen(name) > FS_NAME_MAX || strlen(directory->path) > FS_PATH_MAX)
+		return -ENAMETOOLONG;
+	if (!directory->parent && strncmp(name, reserved, strlen(reserved)) == 0)
+		return -EPERM;
+	free(request->path);
+	request->path = node_child_path(directory, name);
+	request->name =
+		strrchr(request->path, '/') ? strrchr(request->path, '/') + 1 : request->path;
+	return 0;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+#include <inttypes.h>
+#include <time.h>
+
+#include "base/buffer.h"
+#include "fs/fs.h"
+
+/* A value that somebody else's program stored must not be able to add lines of its own. */
+static void add_line(struct buffer *text, const char *name, const char *value)
+{
+	buffer_addf(text, "%s=", name);
+	for (; *value; value++)
+		buffer_add(text, (unsigned char)*value < ' ' ? "?" : value, 1);
+	buffer_add_string(text, "\n");
+}
+
+char *fs_record_text(const struct record *record, uint64_t token, bool shared, const char *state)
+{
+	struct buffer text = {0};
+	char since[32];
+	time_t seconds = (time_t)record->since;
+	struct tm tm;
+
+	buffer_addf(&text, "token=%" PRIu64 "\n", token);
+	add_line(&text, "mode", shared ? "shared" : "exclusive");
+	if (record->known) {
+		strftime(since, sizeof(since), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&seconds, &tm));
+		add_line(&text, "host", record->host);
+		buffer_addf(&text, "pid=%d\nuid=%u\n", (int)record->pid, record->uid);
+		add_line(&text, "command", record->command);
+		add_line(&text, "since", since);
+	} else {
+		add_line(&text, "host", "unknown");
+	}
+	add_line(&text, "state", state);
+	return buffer_take(&text);
+}

@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: MIT */
+#include "lock/lock.h"
+
+#include <assert.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "base/util.h"
+
+/* --- the view --- */
+
+static struct rival *rival_of(struct lock_entry *entry)
+{
+	return container_of(entry, struct rival, entry);
+}
+
+/* Puts it in its place; most belong at the end. */
+static void view_insert(struct lock *lock, struct lock_entry *entry)
+{
+	struct lock_entry *after = lock->view ? lock->view->prev : NULL;
+
+	while (after && after->token > entry->token)
+		after = after == lock->view ? NULL : after->prev;
+	if (after)
+		DL_APPEND_ELEM(lock->view, after, entry);
+	else
+		DL_PREPEND(lock->view, entry);
+}
+
+static void drop_rival(struct lock *lock, struct lock_entry *entry)
+{
+	DL_DELETE(lock->view, entry);
+	lock->ops->drop(rival_of(entry));
+}
+
+static bool has_rival(const struct lock *lock, uint64_t token)
+{
+	for (const struct lock_entry *e = lock->view ? lock->view->prev : NULL; e;
+		e = e == lock->view ? NULL : e->prev) {
+		if (e->token <= token)
+			return e->token == token;
+	}
+	return false;
+}
+
+static void bury(struct lock *lock, const struct rival *tomb)
+{
+	struct lock_entry *e, *next;
+
+	DL_FOREACH_SAFE (lock->view, e, next) {
+		if (e->token >= tomb->entry.token)
+			break;
+		if (!e->claim && strcmp(rival_of(e)->id, tomb->id) == 0)
+			drop_rival(lock, e);
+	}
+}
+
+/* What was read may be older than the news that came meanwhile. */
+static void bury_all(struct lock *lock)
+{
+	struct rival *tomb = lock->tombs;
+
+	for (; tomb; tomb = tomb->next)
+		bury(lock, tomb);
+}
+
+static bool is_reading(const struct lock *lock)
+{
+	return lock->reading || lock->placing;
+}
+
+static void forget_tombs(struct lock *lock)
+{
+	while (!is_reading(lock) && lock->tombs) {
+		struct rival *tomb = lock->tombs;
+		lock->tombs = tomb->next;
+		lock->ops->drop(tomb);
+	}
+}
+
+/* --- granting --- */
+
+static void answer(struct claim *claim, int result)
+{
+	if (claim->answered)
+		return;
+	claim->answered = true;
+	claim->lock->ops->answer(claim, result);
+}
+
+static void grant(struct claim *claim)
+{
+	claim->state = CLAIM_HELD;
+	answer(claim, CLAIM_GRANTED);
+}
+
+/* A held claim that this one replaces is the only one that may be before it. */
+static size_t not_counted(const struct claim *claim)
+{
+	return claim->replaces && claim->replaces->state == CLAIM_HELD &&
+	       claim->replaces->lock == claim->lock;
+}
+
+/* Grants whatever has nobody in its way.  Nothing behind an exclusive place and another can be. */
+static void evaluate(struct lock *lock)
+{
+	size_t before = 0, exclusive_before = 0;
+
+	if (lock->suspended)
+		return;
+	for (struct lock_entry *e = lock->view; e && (before < 2 || !exclusive_before);
+		e = e->next) {
+		struct claim *claim = e->claim;
+		if (claim && claim->state == CLAIM_WAITING) {
+			size_t in_the_way = claim->shared ? exclusive_before : before;
+			size_t mine = claim->shared && claim->replaces && claim->replaces->shared
+					      ? 0
+					      : not_counted(claim);
+			if (in_the_way <= mine)
+				grant(claim);
+		}
+		before++;
+		exclusive_before += !e->shared;
+	}
+}
+
+/* --- the ways in and out --- */
+
+static void leave_place(struct lock *lock, struct claim *claim)
+{
+	claim->state = CLAIM_LEAVING;
+	lock->leaving++;
+	lock->ops->leave(claim);
+}
+
+/* Nobody may point at a claim that its owner is about to free. */
+static void unlink_replaced(struct claim *claim)
+{
+	if (claim->replaces)
+		claim->replaces->replaced_by = NULL;
+	if (claim->replaced_by)
+		claim->replaced_by->replaces = NULL;
+	claim->replaces = NULL;
+	claim->replaced_by = NULL;
+}
+
+static void over(struct lock *lock, struct claim *claim)
+{
+	unlink_replaced(claim);
+	claim->state = CLAIM_OVER;
+	lock->claims--;
+	lock->ops->over(claim);
+}
+
+/* True if somebody here has, or waits for, what this try wants. */
+static bool is_busy_here(const struct lock *lock, const struct claim *claim)
+{
+	const struct lock_entry *e;
+
+	DL_FOREACH (lock->view, e) {
+		if (e->claim && e->claim != claim->replaces && !(claim->shared && e->shared))
+			return true;
+	}
+	return false;
+}
+
+static void send_next(struct lock *lock)
+{
+	while (lock->entering && !lock->placing && !lock->suspended) {
+		struct claim *claim = lock->entering;
+		if (claim->try && is_busy_here(lock, claim)) {
+			DL_DELETE(lock->entering, claim);
+			answer(claim, CLAIM_BUSY);
+			over(lock, claim);
+			continue;
+		}
+		/* What this mount is just giving back must not make its own try fail. */
+		if (claim->try && lock->leaving)
+			return;
+		DL_DELETE(lock->entering, claim);
+		claim->state = CLAIM_JOINING;
+		lock->placing = claim;
+		lock->ops->place(claim);
+	}
+}
+
+static void enter_view(struct lock *lock, struct claim *claim, uint64_t token)
+{
+	claim->token = token;
+	claim->entry = (struct lock_entry){.token = token, .shared = claim->shared, .claim = claim};
+	view_insert(lock, &claim->entry);
+}
+
+static void learn(struct lock *lock, uint64_t revision, struct rival *rivals)
+{
+	while (rivals) {
+		struct rival *rival = rivals;
+		rivals = rival->next;
+		if (has_rival(lock, rival->entry.token))
+			lock->ops->drop(rival);
+		else
+			view_insert(lock, &rival->entry);
+	}
+	if (revision > lock->known)
+		lock->known = revision;
+	bury_all(lock);
+}
+
+/* A try succeeded: whoever could have been in its way was not there. */
+static void try_succeeded(struct lock *lock, struct claim *claim, uint64_t token)
+{
+	struct lock_entry *e, *next;
+
+	DL_FOREACH_SAFE (lock->view, e, next) {
+		if (!e->claim && !(claim->shared && e->shared))
+			drop_rival(lock, e);
+	}
+	/* After a shared one there may be other shared places which were not shown. */
+	if (!claim->shared && token > lock->known)
+		lock->known = token;
+	enter_view(lock, claim, token);
+	grant(claim);
+}
+
+/* --- what the owner calls --- */
+
+void lock_init(struct lock *lock, const struct lock_ops *ops, bool suspended)
+{
+	*lock = (struct lock){.ops = ops, .suspended = suspended};
+}
+
+void lock_fini(struct lock *lock)
+{
+	assert(lock->claims == 0);
+	while (lock->view)
+		drop_rival(lock, lock->view);
+	lock->reading = 0;
+	forget_tombs(lock);
+}
+
+void lock_take(struct lock *lock, struct claim *claim)
+{
+	claim->state = CLAIM_NEW;
+	claim->lock = lock;
+	claim->answered = false;
+	claim->canceled = false;
+	claim->replaced_by = NULL;
+	if (claim->replaces)
+		claim->replaces->replaced_by = claim;
+	lock->claims++;
+	DL_APPEND(lock->entering, claim);
+	send_next(lock);
+}
+
+void lock_leave(struct lock *lock, struct claim *claim, int result)
+{
+	answer(claim, result);
+	unlink_replaced(claim);
+	switch (claim->state) {
+	case CLAIM_NEW:
+		DL_DELETE(lock->entering, claim);
+		over(lock, claim);
+		break;
+	case CLAIM_JOINING:
+		claim->canceled = true;
+		break;
+	case CLAIM_WAITING:
+	case CLAIM_HELD:
+		DL_DELETE(lock->view, &claim->entry);
+		leave_place(lock, claim);
+		evaluate(lock);
+		break;
+	case CLAIM_LOST:
+		over(lock, claim);
+		break;
+	case CLAIM_LEAVING:
+	case CLAIM_OVER:
+		assert(!"a claim is left twice");
+	}
+	send_next(lock);
+}
+
+static void enter_again(struct lock *lock, struct claim *claim, bool at_front)
+{
+	claim->state = CLAIM_NEW;
+	claim->token = 0;
+	if (at_front)
+		DL_PREPEND(lock->entering, claim);
+	else
+		DL_APPEND(lock->entering, claim);
+}
+
+void lock_placed(struct lock *lock, struct claim *claim, int outcome, uint64_t token,
+	uint64_t revision, struct rival *rivals)
+{
+	assert(lock->placing == claim);
+	if (outcome == LOCK_PLACED && !claim->try)
+		learn(lock, revision, rivals);
+	lock->placing = NULL;
+	forget_tombs(lock);
+	if (outcome == LOCK_NO_SESSION)
+		lock->suspended = true;
+	if (claim->canceled && (outcome == LOCK_NO_SESSION || outcome == LOCK_NOT_PLACED)) {
+		over(lock, claim);
+	} else if (outcome == LOCK_NO_SESSION) {
+		enter_again(lock, claim, true);
+	} else if (outcome == LOCK_NOT_PLACED) {
+		answer(claim, CLAIM_BUSY);
+		over(lock, claim);
+	} else if (outcome < 0 || claim->canceled) {
+		answer(claim, outcome);
+		leave_place(lock, claim);
+	} else if (claim->try) {
+		try_succeeded(lock, claim, token);
+	} else {
+		claim->state = CLAIM_WAITING;
+		enter_view(lock, claim, token);
+	}
+	evaluate(lock);
+	send_next(lock);
+}
+
+void lock_left(struct lock *lock, struct claim *claim)
+{
+	assert(claim->state == CLAIM_LEAVING);
+	lock->leaving--;
+	over(lock, claim);
+	send_next(lock);
+}
+
+void lock_removed(struct lock *lock, struct rival *tomb)
+{
+	bury(lock, tomb);
+	if (is_reading(lock)) {
+		tomb->next = lock->tombs;
+		lock->tombs = tomb;
+	} else {
+		lock->ops->drop(tomb);
+	}
+	evaluate(lock);
+}
+
+void lock_gone(struct lock *lock, struct claim *claim)
+{
+	if (claim->state != CLAIM_HELD && claim->state != CLAIM_WAITING)
+		return;
+	DL_DELETE(lock->view, &claim->entry);
+	if (claim->state == CLAIM_HELD) {
+		claim->state = CLAIM_LOST;
+		lock->ops->lost(claim);
+	} else {
+		enter_again(lock, claim, false);
+	}
+	evaluate(lock);
+	send_next(lock);
+}
+
+void lock_read_begin(struct lock *lock)
+{
+	lock->reading++;
+}
+
+/* Drops rivals of the view that the read, which is in the same order, does not show. */
+static bool drop_unseen(struct lock *lock, uint64_t revision, const struct rival *seen)
+{
+	struct lock_entry *e, *next;
+	bool dropped = false;
+
+	DL_FOREACH_SAFE (lock->view, e, next) {
+		while (seen && seen->entry.token < e->token)
+			seen = seen->next;
+		if (e->claim || e->token > revision || (seen && seen->entry.token == e->token))
+			continue;
+		drop_rival(lock, e);
+		dropped = true;
+	}
+	return dropped;
+}
+
+bool lock_read_end(struct lock *lock, uint64_t revision, struct rival *rivals)
+{
+	bool dropped = false;
+
+	if (revision) {
+		dropped = drop_unseen(lock, revision, rivals);
+		learn(lock, revision, rivals);
+	}
+	lock->reading--;
+	forget_tombs(lock);
+	evaluate(lock);
+	return dropped;
+}
+
+void lock_suspend(struct lock *lock)
+{
+	struct lock_entry *e = lock->view ? lock->view->prev : NULL, *before;
+
+	lock->suspended = true;
+	/* From the last to the first, each to the front: they keep their order. */
+	for (; e; e = before) {
+		struct claim *claim = e->claim;
+		before = e == lock->view ? NULL : e->prev;
+		if (!claim)
+			continue;
+		DL_DELETE(lock->view, e);
+		if (claim->state == CLAIM_HELD) {
+			claim->state = CLAIM_LOST;
+			lock->ops->lost(claim);
+		} else {
+			enter_again(lock, claim, true);
+		}
+	}
+}
+
+void lock_resume(struct lock *lock)
+{
+	lock->suspended = false;
+	send_next(lock);
+	evaluate(lock);
+}
+
+bool lock_is_contended(const struct lock *lock)
+{
+	bool rival = false;
+
+	for (const struct lock_entry *e = lock->view; e; e = e->next) {
+		rival = rival || !e->claim;
+		if (e->claim && e->claim->state == CLAIM_WAITING)
+			return rival;
+	}
+	return false;
+}
+
+struct claim *lock_first_claim(const struct lock *lock)
+{
+	for (const struct lock_entry *e = lock->view; e; e = e->next) {
+		if (e->claim)
+			return e->claim;
+	}
+	return NULL;
+}

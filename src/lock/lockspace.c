@@ -1,0 +1,684 @@
+/* SPDX-License-Identifier: MIT */
+#include "lock/lockspace.h"
+
+#include <errno.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "event/loop.h"
+
+/* Somebody who waits for what is being done anyway. */
+struct waiter {
+	lockspace_done_fn *fn;
+	void *user;
+	uint64_t version; /* of the record: the write that is waited for */
+	struct waiter *prev, *next;
+};
+
+/* One name with something local going on: there is one while it has claims or is read. */
+struct named_lock {
+	struct lock lock;
+	struct lockspace *space;
+	char *path;
+	bool is_read;            /* a read of the queue is under way */
+	struct waiter *settlers; /* wait for all that leaves to have left */
+	UT_hash_handle hh;
+};
+
+struct holding {
+	struct lockspace *space;
+	struct claim claim;
+	struct store_place place;
+	struct record record;
+	struct named_lock *named;
+	struct loop_timer timer; /* the end of a try's patience */
+
+	lockspace_taken_fn *on_taken;
+	lockspace_lost_fn *on_lost;
+	void *user;
+
+	/* The answer, until it is delivered. */
+	bool answer_pending;
+	int result;
+	struct holding *prev, *next; /* in space->answers */
+	struct holding *all_prev, *all_next;
+	struct holding *leaving_prev, *leaving_next;
+
+	struct waiter *released; /* waits for the place to be left; at most one */
+	uint64_t version;        /* of the record */
+	uint64_t writing;        /* version that is on its way to the store; 0 = none */
+	struct waiter *writers;
+};
+
+struct lockspace {
+	struct loop *loop;
+	struct store *store;
+	int timeout;
+	struct named_lock *locks; /* by path */
+	struct holding *answers;
+	struct holding *all;
+	struct holding *leaving; /* whose place is being given back */
+	struct loop_task deliver;
+	struct waiter *done; /* to be told 0 in the next turn */
+	bool suspended;
+	lockspace_session_fn *on_session;
+	void *session_user;
+};
+
+/* --- waiters --- */
+
+static void add_waiter(struct waiter **list, lockspace_done_fn *fn, void *user, uint64_t version)
+{
+	struct waiter *waiter = xzalloc(sizeof(*waiter));
+
+	waiter->fn = fn;
+	waiter->user = user;
+	waiter->version = version;
+	DL_APPEND(*list, waiter);
+}
+
+/* Tells those that wait for a version up to this one. */
+static void tell_waiters(struct waiter **list, uint64_t version, int result)
+{
+	struct waiter *mine = NULL, *waiter, *next;
+
+	DL_FOREACH_SAFE (*list, waiter, next) {
+		if (waiter->version > version)
+			continue;
+		DL_DELETE(*list, waiter);
+		DL_APPEND(mine, waiter);
+	}
+	while (mine) {
+		waiter = mine;
+		DL_DELETE(mine, waiter);
+		waiter->fn(waiter->user, result);
+		free(waiter);
+	}
+}
+
+static void free_waiters(struct waiter **list)
+{
+	struct waiter *waiter, *next;
+
+	DL_FOREACH_SAFE (*list, waiter, next) {
+		DL_DELETE(*list, waiter);
+		free(waiter);
+	}
+}
+
+/* The waiters are told 0 in the next turn. */
+static void tell_later(struct lockspace *space, struct waiter **list)
+{
+	DL_CONCAT(space->done, *list);
+	*list = NULL;
+	if (space->done)
+		loop_defer(space->loop, &space->deliver);
+}
+
+/* --- names --- */
+
+static struct named_lock *find_named(struct lockspace *space, const char *path)
+{
+	struct named_lock *named;
+
+	HASH_FIND_STR(space->locks, path, named);
+	return named;
+}
+
+static const struct lock_ops lock_ops;
+
+static struct named_lock *get_named(struct lockspace *space, const char *path)
+{
+	struct named_lock *named = find_named(space, path);
+
+	if (named)
+		return named;
+	named = xzalloc(sizeof(*named));
+	named->space = space;
+	named->path = xstrdup(path);
+	lock_init(&named->lock, &lock_ops, space->suspended);
+	HASH_ADD_KEYPTR(hh, space->locks, named->path, strlen(named->path), named);
+	return named;
+}
+
+/* To be called at the end of whatever may have ended the last thing that went on with the name. */
+static void named_settled(struct named_lock *named)
+{
+	if (!named->lock.leaving)
+		tell_later(named->space, &named->settlers);
+	if (named->lock.claims || named->is_read)
+		return;
+	HASH_DEL(named->space->locks, named);
+	lock_fini(&named->lock);
+	free(named->path);
+	free(named);
+}
+
+/* --- what the engine asks for --- */
+
+static struct holding *holding_of(struct claim *claim)
+{
+	return container_of(claim, struct holding, claim);
+}
+
+static struct rival *rivals_of(const struct store_queue *queue)
+{
+	struct rival *rivals = NULL;
+
+	for (size_t i = queue->count; i-- > 0;) {
+		const struct store_contender *contender = &queue->contenders[i];
+		if (contender->ours)
+			continue;
+		struct rival *rival = xzalloc(sizeof(*rival));
+		rival->entry.token = contender->token;
+		rival->entry.shared = contender->shared;
+		rival->id = xstrdup(contender->id);
+		LL_PREPEND(rivals, rival);
+	}
+	return rivals;
+}
+
+static void on_joined(void *user, int result, const struct store_queue *queue)
+{
+	struct holding *holding = user;
+	struct named_lock *named = holding->named;
+	int outcome = result == STORE_LOST ? LOCK_NO_SESSION : result;
+
+	lock_placed(&named->lock, &holding->claim, outcome, holding->place.token,
+		queue ? queue->revision : 0, queue ? rivals_of(queue) : NULL);
+	named_settled(named);
+}
+
+static void on_tried(void *user, int result)
+{
+	struct holding *holding = user;
+	struct named_lock *named = holding->named;
+	int outcome = result == STORE_BUSY   ? LOCK_NOT_PLACED
+		      : result == STORE_LOST ? LOCK_NO_SESSION
+					     : result;
+
+	lock_placed(&named->lock, &holding->claim, outcome, holding->place.token, 0, NULL);
+	named_settled(named);
+}
+
+static void op_place(struct claim *claim)
+{
+	struct holding *holding = holding_of(claim);
+	struct store *store = holding->space->store;
+
+	if (claim->try)
+		store->ops->try(store, &holding->place,
+			claim->replaces ? &holding_of(claim->replaces)->place : NULL, on_tried,
+			holding);
+	else
+		store->ops->join(store, &holding->place, claim->lock->known, on_joined, holding);
+}
+
+static void on_left(void *user, int result)
+{
+	struct holding *holding = user;
+	struct named_lock *named = holding->named;
+
+	DL_DELETE2(holding->space->leaving, holding, leaving_prev, leaving_next);
+	lock_left(&named->lock, &holding->claim);
+	named_settled(named);
+}
+
+static void op_leave(struct claim *claim)
+{
+	struct holding *holding = holding_of(claim);
+	struct store *store = holding->space->store;
+
+	DL_APPEND2(holding->space->leaving, holding, leaving_prev, leaving_next);
+	store->ops->leave(store, &holding->place, on_left, holding);
+}
+
+static void op_answer(struct claim *claim, int result)
+{
+	struct holding *holding = holding_of(claim);
+	struct lockspace *space = holding->space;
+
+	loop_timer_disarm(&holding->timer);
+	holding->answer_pending = true;
+	holding->result = result;
+	DL_APPEND(space->answers, holding);
+	loop_defer(space->loop, &space->deliver);
+}
+
+static void op_lost(struct claim *claim)
+{
+	struct holding *holding = holding_of(claim);
+
+	/* One whose grant is not delivered yet is simply answered otherwise. */
+	if (holding->answer_pending)
+		return;
+	log_warning("lock %s (token %llu, process %d) was lost", holding->named->path,
+		(unsigned long long)claim->token, (int)holding->record.pid);
+	holding->on_lost(holding->user);
+}
+
+static void holding_free(struct holding *holding)
+{
+	loop_timer_disarm(&holding->timer);
+	tell_later(holding->space, &holding->released);
+	DL_DELETE2(holding->space->all, holding, all_prev, all_next);
+	record_fini(&holding->record);
+	free(holding);
+}
+
+static bool may_be_freed(const struct holding *holding)
+{
+	return holding->claim.state == CLAIM_OVER && !holding->answer_pending && !holding->writing;
+}
+
+static void op_over(struct claim *claim)
+{
+	if (may_be_freed(holding_of(claim)))
+		holding_free(holding_of(claim));
+}
+
+static void op_drop(struct rival *rival)
+{
+	free(rival->id);
+	free(rival);
+}
+
+static const struct lock_ops lock_ops = {
+	.place = op_place,
+	.leave = op_leave,
+	.answer = op_answer,
+	.lost = op_lost,
+	.over = op_over,
+	.drop = op_drop,
+};
+
+/* --- delivering answers --- */
+
+static void deliver(struct holding *holding)
+{
+	struct named_lock *named = holding->named;
+	int result = holding->result;
+
+	holding->answer_pending = false;
+	if (result == CLAIM_GRANTED && holding->claim.state != CLAIM_HELD) {
+		/* Granted, and lost before anybody was told. */
+		result = -EIO;
+		lock_leave(&named->lock, &holding->claim, result);
+	} else if (may_be_freed(holding)) {
+		lockspace_taken_fn *fn = holding->on_taken;
+		void *user = holding->user;
+		holding_free(holding);
+		fn(user, result);
+		return;
+	}
+	/* May release it, and with that free it. */
+	holding->on_taken(holding->user, result);
+}
+
+static void on_deliver(struct loop_task *task)
+{
+	struct lockspace *space = container_of(task, struct lockspace, deliver);
+	struct waiter *done = take(space->done);
+
+	tell_waiters(&done, UINT64_MAX, 0);
+	while (space->answers) {
+		struct holding *holding = space->answers;
+		DL_DELETE(space->answers, holding);
+		deliver(holding);
+		/* A deadline may have passed while the last one was answered. */
+		loop_run_deadlines(space->loop);
+	}
+}
+
+/* --- news of the store --- */
+
+static void on_queue_read(void *user, int result, const struct store_queue *queue)
+{
+	struct named_lock *named = user;
+	struct store *store = named->space->store;
+
+	named->is_read = false;
+	if (lock_read_end(
+		    &named->lock, queue ? queue->revision : 0, queue ? rivals_of(queue) : NULL)) {
+		log_warning("lock %s: the store had not told of a release", named->path);
+		store->ops->deaf(store);
+	}
+	named_settled(named);
+}
+
+static void read_queue(struct named_lock *named)
+{
+	struct store *store = named->space->store;
+
+	named->is_read = true;
+	lock_read_begin(&named->lock);
+	store->ops->queue(store, named->path, on_queue_read, named);
+}
+
+static void on_recheck(void *user)
+{
+	struct lockspace *space = user;
+	struct named_lock *named, *next;
+
+	HASH_ITER (hh, space->locks, named, next) {
+		if (!named->is_read && lock_is_contended(&named->lock))
+			read_queue(named);
+	}
+}
+
+static void on_session(void *user, enum store_session state)
+{
+	struct lockspace *space = user;
+	bool suspended = state == STORE_SESSION_LOST;
+	struct named_lock *named, *next;
+
+	if (suspended != space->suspended) {
+		space->suspended = suspended;
+		HASH_ITER (hh, space->locks, named, next) {
+			if (suspended)
+				lock_suspend(&named->lock);
+			else
+				lock_resume(&named->lock);
+			named_settled(named);
+		}
+	}
+	if (space->on_session)
+		space->on_session(space->session_user, state);
+}
+
+static void on_gone(void *user, struct store_place *place)
+{
+	struct holding *holding = container_of(place, struct holding, place);
+
+	lock_gone(&holding->named->lock, &holding->claim);
+}
+
+static void on_removed(void *user, const char *path, const char *id, uint64_t revision)
+{
+	struct named_lock *named = find_named(user, path);
+
+	if (!named)
+		return;
+	struct rival *tomb = xzalloc(sizeof(*tomb));
+	tomb->entry.token = revision;
+	tomb->id = xstrdup(id);
+	lock_removed(&named->lock, tomb);
+}
+
+/* While the store is away nobody waits for it who need not. */
+static void on_reachable(void *user, bool reachable)
+{
+	struct lockspace *space = user;
+	struct named_lock *named, *next;
+	struct holding *holding;
+
+	if (reachable)
+		return;
+	DL_FOREACH2(space->leaving, holding, leaving_next)
+	{
+		tell_later(space, &holding->released);
+	}
+	HASH_ITER (hh, space->locks, named, next) {
+		tell_waiters(&named->settlers, UINT64_MAX, -EIO);
+	}
+}
+
+static const struct store_events store_events = {
+	.session = on_session,
+	.gone = on_gone,
+	.removed = on_removed,
+	.recheck = on_recheck,
+	.reachable = on_reachable,
+};
+
+/* --- the interface --- */
+
+struct lockspace *lockspace_new(struct loop *loop, struct store *store, int timeout)
+{
+	struct lockspace *space = xzalloc(sizeof(*space));
+
+	space->loop = loop;
+	space->store = store;
+	space->timeout = timeout;
+	space->suspended = true;
+	space->deliver.fn = on_deliver;
+	store->events = &store_events;
+	store->user = space;
+	return space;
+}
+
+static void free_holdings(struct lockspace *space)
+{
+	while (space->all) {
+		struct holding *holding = space->all;
+		if (holding->claim.state == CLAIM_HELD || holding->claim.state == CLAIM_WAITING)
+			DL_DELETE(holding->claim.lock->view, &holding->claim.entry);
+		if (holding->claim.state != CLAIM_OVER)
+			holding->claim.lock->claims--;
+		free_waiters(&holding->released);
+		free_waiters(&holding->writers);
+		holding_free(holding);
+	}
+}
+
+void lockspace_free(struct lockspace *space)
+{
+	struct named_lock *named, *next;
+
+	if (!space)
+		return;
+	free_holdings(space);
+	HASH_ITER (hh, space->locks, named, next) {
+		HASH_DEL(space->locks, named);
+		lock_fini(&named->lock);
+		free_waiters(&named->settlers);
+		free(named->path);
+		free(named);
+	}
+	free_waiters(&space->done);
+	loop_undefer(space->loop, &space->deliver);
+	free(space);
+}
+
+void lockspace_on_session(struct lockspace *space, lockspace_session_fn *fn, void *user)
+{
+	space->on_session = fn;
+	space->session_user = user;
+}
+
+static void on_try_timeout(struct loop_timer *timer)
+{
+	struct holding *holding = container_of(timer, struct holding, timer);
+	struct named_lock *named = holding->named;
+
+	lock_leave(&named->lock, &holding->claim, -EIO);
+	named_settled(named);
+}
+
+struct holding *lockspace_take(struct lockspace *space, const struct lockspace_request *request)
+{
+	struct holding *holding = xzalloc(sizeof(*holding));
+
+	holding->space = space;
+	DL_APPEND2(space->all, holding, all_prev, all_next);
+	holding->named = get_named(space, request->path);
+	holding->on_taken = request->on_taken;
+	holding->on_lost = request->on_lost;
+	holding->user = request->user;
+	holding->timer.fn = on_try_timeout;
+	record_copy(&holding->record, request->record);
+	holding->place.path = holding->named->path;
+	holding->place.shared = request->shared;
+	holding->place.record = &holding->record;
+	holding->claim.shared = request->shared;
+	holding->claim.try = request->try;
+	holding->claim.replaces = request->replaces ? &request->replaces->claim : NULL;
+	if (request->try) {
+		bool reachable = space->store->ops->reachable(space->store);
+		loop_timer_arm(space->loop, &holding->timer,
+			loop_clock() + (reachable ? space->timeout : 0));
+	}
+	lock_take(&holding->named->lock, &holding->claim);
+	return holding;
+}
+
+void lockspace_set_user(struct holding *holding, void *user)
+{
+	holding->user = user;
+}
+
+void lockspace_cancel(struct holding *holding)
+{
+	struct named_lock *named = holding->named;
+
+	if (holding->answer_pending || holding->claim.answered)
+		return;
+	loop_timer_disarm(&holding->timer);
+	lock_leave(&named->lock, &holding->claim, -EINTR);
+	named_settled(named);
+}
+
+void lockspace_release(struct holding *holding, lockspace_done_fn *on_done, void *user)
+{
+	struct named_lock *named = holding->named;
+	struct lockspace *space = holding->space;
+
+	if (on_done) {
+		add_waiter(&holding->released, on_done, user, 0);
+		if (!space->store->ops->reachable(space->store))
+			tell_later(space, &holding->released);
+	}
+	lock_leave(&named->lock, &holding->claim, -EINTR);
+	named_settled(named);
+}
+
+struct confirmation {
+	lockspace_done_fn *fn;
+	void *user;
+};
+
+static void on_confirmed(void *user, int result)
+{
+	struct confirmation *confirmation = user;
+
+	confirmation->fn(confirmation->user, result ? -EIO : 0);
+	free(confirmation);
+}
+
+void lockspace_confirm(struct holding *holding, lockspace_done_fn *on_done, void *user)
+{
+	struct store *store = holding->space->store;
+	struct confirmation *confirmation = xzalloc(sizeof(*confirmation));
+
+	confirmation->fn = on_done;
+	confirmation->user = user;
+	store->ops->confirm(store, &holding->place, on_confirmed, confirmation);
+}
+
+struct record *lockspace_record(struct holding *holding)
+{
+	return &holding->record;
+}
+
+static void on_written(void *user, int result);
+
+static void start_write(struct holding *holding)
+{
+	struct store *store = holding->space->store;
+
+	holding->writing = holding->version;
+	store->ops->write(store, &holding->place, on_written, holding);
+}
+
+static void on_written(void *user, int result)
+{
+	struct holding *holding = user;
+	uint64_t version = holding->writing;
+
+	tell_waiters(&holding->writers, version, result > 0 ? -EIO : result);
+	holding->writing = 0;
+	if (may_be_freed(holding))
+		holding_free(holding);
+	else if (holding->writers && holding->claim.state == CLAIM_HELD)
+		start_write(holding);
+	else
+		tell_waiters(&holding->writers, UINT64_MAX, -EIO);
+}
+
+/* One write at a time: the next one takes along whatever was changed meanwhile. */
+void lockspace_write(struct holding *holding, lockspace_done_fn *on_done, void *user)
+{
+	add_waiter(&holding->writers, on_done, user, ++holding->version);
+	if (!holding->writing)
+		start_write(holding);
+}
+
+uint64_t lockspace_token(const struct holding *holding)
+{
+	return holding->claim.token;
+}
+
+bool lockspace_is_shared(const struct holding *holding)
+{
+	return holding->claim.shared;
+}
+
+bool lockspace_is_lost(const struct holding *holding)
+{
+	return holding->claim.state == CLAIM_LOST;
+}
+
+bool lockspace_is_held(const struct holding *holding)
+{
+	return holding->claim.state == CLAIM_HELD;
+}
+
+struct holding *lockspace_find(struct lockspace *space, const char *path)
+{
+	struct named_lock *named = find_named(space, path);
+	struct claim *claim = named ? lock_first_claim(&named->lock) : NULL;
+
+	return claim ? holding_of(claim) : NULL;
+}
+
+bool lockspace_is_leaving(struct lockspace *space, const char *path)
+{
+	struct named_lock *named = find_named(space, path);
+
+	return named && named->lock.leaving;
+}
+
+void lockspace_settle(
+	struct lockspace *space, const char *path, lockspace_done_fn *on_done, void *user)
+{
+	struct named_lock *named = find_named(space, path);
+	struct waiter *now = NULL;
+
+	if (named && named->lock.leaving) {
+		add_waiter(&named->settlers, on_done, user, 0);
+		return;
+	}
+	add_waiter(&now, on_done, user, 0);
+	tell_later(space, &now);
+}
+
+const char *lockspace_leaving_below(struct lockspace *space, const char *directory)
+{
+	size_t length = strlen(directory);
+	struct holding *holding;
+
+	DL_FOREACH2(space->leaving, holding, leaving_next)
+	{
+		const char *path = holding->named->path;
+		if (!length || (strncmp(path, directory, length) == 0 && path[length] == '/'))
+			return path;
+	}
+	return NULL;
+}
+
+struct holding *lockspace_holding_of(struct store_place *place)
+{
+	return container_of(place, struct holding, place);
+}

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * All the locks of a mount: drives one engine (lock.h) per name with a store.
+ *
+ * The one rule: nothing is answered inside the call that asked for it.  A struct holding is what a
+ * user of a lock has from lockspace_take on; it is the lockspace's, and the user's pointer to it is
+ * valid until its answer, if that is not CLAIM_GRANTED, or else until lockspace_release.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lock/lock.h"
+#include "store/store.h"
+
+struct holding;
+struct lockspace;
+struct loop;
+
+/* result: CLAIM_GRANTED, CLAIM_BUSY or -errno: -EINTR, -EIO, -EACCES, -ENOSPC, -EISDIR. */
+typedef void lockspace_taken_fn(void *user, int result);
+/* result: 0 or -errno. */
+typedef void lockspace_done_fn(void *user, int result);
+/* A granted lock is lost.  It has to be released all the same, but not from in here. */
+typedef void lockspace_lost_fn(void *user);
+
+struct lockspace_request {
+	const char *path;
+	bool shared;
+	bool try;
+	struct holding *replaces;    /* held by the same user, so not in the way; or NULL */
+	const struct record *record; /* copied */
+	lockspace_taken_fn *on_taken;
+	lockspace_lost_fn *on_lost;
+	void *user;
+};
+
+/* timeout: for whatever may not wait, in milliseconds.  Sets itself as the store's user. */
+struct lockspace *lockspace_new(struct loop *loop, struct store *store, int timeout);
+/* Answers nothing any more. */
+void lockspace_free(struct lockspace *space);
+
+/* Called whenever the session's state changes; may be NULL. */
+typedef void lockspace_session_fn(void *user, enum store_session state);
+void lockspace_on_session(struct lockspace *space, lockspace_session_fn *fn, void *user);
+
+/* Asks for a lock. */
+struct holding *lockspace_take(struct lockspace *space, const struct lockspace_request *request);
+
+/* From now on on_lost gets this pointer. */
+void lockspace_set_user(struct holding *holding, void *user);
+
+/* Leaves the queue: on_taken gets -EINTR, unless another answer is on its way already. */
+void lockspace_cancel(struct holding *holding);
+
+/*
+ * Gives a granted lock back.  on_done once the store has committed that, at once if it is not
+ * reachable; it may be NULL.  Others here may be granted the lock before.
+ */
+void lockspace_release(struct holding *holding, lockspace_done_fn *on_done, void *user);
+
+/* Has the store say that the lock is held now: 0, or -EIO. */
+void lockspace_confirm(struct holding *holding, lockspace_done_fn *on_done, void *user);
+
+/* The record of a granted lock, whose content the user may change ... */
+struct record *lockspace_record(struct holding *holding);
+/* ... and then write: 0, or -EIO, -EFBIG, -ENOSPC, -EACCES. */
+void lockspace_write(struct holding *holding, lockspace_done_fn *on_done, void *user);
+
+uint64_t lockspace_token(const struct holding *holding);
+bool lockspace_is_shared(const struct holding *holding);
+bool lockspace_is_lost(const struct holding *holding);
+
+/* Whether the name is held or waited for here; the first in the queue of them, or NULL. */
+struct holding *lockspace_find(struct lockspace *space, const char *path);
+/* True if it is granted. */
+bool lockspace_is_held(const struct holding *holding);
+
+/* The holding of a place that the store speaks of. */
+struct holding *lockspace_holding_of(struct store_place *place);
+
+/*
+ * True if locks of that name are just being given back.  Then whoever wants to know what the store
+ * says waits with lockspace_settle: 0, or -EIO if the store is not reachable.
+ */
+bool lockspace_is_leaving(struct lockspace *space, const char *path);
+void lockspace_settle(
+	struct lockspace *space, const char *path, lockspace_done_fn *on_done, void *user);
+
+/* A name below that directory ("" = the root) that is just being given back, or NULL; borrowed. */
+const char *lockspace_leaving_below(struct lockspace *space, const char *directory);

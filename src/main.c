@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * latchfs: a directory in which every file is a lock, shared by every machine that mounts it.
+ *
+ * The map of the program.  A file includes only what stands below it; news travels up through
+ * callbacks.
+ *
+ *     main.c          wiring: start, background, signals, the end
+ *     options         the command line and the environment
+ *
+ *     fs/             what the kernel asks, until its one reply
+ *       mount         libfuse's session on the event loop, and the replies
+ *       names         lookup, create, unlink
+ *       files         open, read, write, fsync, poll, close
+ *       locks         flock and fcntl; what happens at a loss
+ *       dirs          mkdir, rmdir, listing
+ *       attr, xattr   attributes, and who holds a lock; a directory's policies
+ *       steps         what many of these begin with: permissions, waiting for releases
+ *       stake         why a lock is held: O_EXCL, flock, byte ranges (ranges)
+ *       content, text what a lock file reads as
+ *       node, handle  names that the kernel knows, and open files
+ *
+ *     lock/           locks
+ *       lockspace     all locks of a mount, driven by the store
+ *       lock          one lock's queue, as a state machine without I/O
+ *
+ *     store/          where locks are kept
+ *       store.h       what a lock store can do: the seam
+ *       policy, record  what it keeps of directories and holders
+ *       etcd/etcd     the store on etcd: session, watch and places put together
+ *       etcd/places   join, try, leave, confirm
+ *       etcd/names    lookup, listing, directories
+ *       etcd/lease    the lease and its deadline
+ *       etcd/watch    the one watch
+ *       etcd/client   calls: endpoints, retries, authentication
+ *       etcd/wire, values, keys, json   what is written to etcd, and how it is read
+ *
+ *     event/          the one thread
+ *       loop          descriptors, deadlines, signals
+ *       http          libcurl on the loop
+ *
+ *     base/           util, buffer, base64, log, proc
+ *
+ * A program that locks a file: fs/mount -> fs/locks -> lock/lockspace -> lock/lock, which asks for
+ * a place -> store/etcd/places -> client -> http.  The answer comes back the same way, or, if there
+ * is a queue, store/etcd/watch tells of those who leave it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#ifdef HAVE_SYSTEMD
+#include <systemd/sd-daemon.h>
+#endif
+
+#include "base/log.h"
+#include "base/util.h"
+#include "event/loop.h"
+#include "fs/mount.h"
+#include "lock/lockspace.h"
+#include "options.h"
+#include "store/etcd/etcd.h"
+
+struct program {
+	struct options options;
+	struct loop *loop;
+	struct store *store;
+	struct lockspace *space;
+	struct mount *mount;
+	int ready_fd; /* to the process that waits for us to get going; -1 = none */
+	bool ready, stopping;
+	int status; /* to exit with */
+};
+
+static void notify_supervisor(const char *state)
+{
+#ifdef HAVE_SYSTEMD
+	sd_notify(0, state);
+#endif
+}
+
+/* --- the end --- */
+
+static void on_store_stopped(void *user, int result)
+{
+	struct program *program = user;
+
+	loop_stop(program->loop);
+}
+
+/* Who has a file open learns that before anybody else can get the lock. */
+static void stop(struct program *program, int status)
+{
+	if (program->stopping)
+		return;
+	program->stopping = true;
+	program->status = status;
+	notify_supervisor("STOPPING=1");
+	mount_detach(program->mount);
+	program->store->ops->stop(program->store, on_store_stopped, program);
+}
+
+static void on_signal(void *user, int signal)
+{
+	struct program *program = user;
+
+	/* The second one means it. */
+	if (program->stopping)
+		loop_stop(program->loop);
+	else
+		stop(program, program->ready ? EXIT_SUCCESS : EXIT_FAILURE);
+}
+
+static void on_mount_ended(void *user)
+{
+	struct program *program = user;
+
+	if (!program->stopping)
+		log_info("%s was unmounted", program->options.mount_point);
+	stop(program, EXIT_SUCCESS);
+}
+
+/* --- the beginning --- */
+
+/* Tells the process that started us how it went, and leaves its terminal. */
+static void go_to_background(struct program *program)
+{
+	unsigned char status = EXIT_SUCCESS;
+
+	if (program->ready_fd < 0)
+		return;
+	log_to_syslog();
+	if (chdir("/") < 0)
+		log_warning("chdir /: %s", strerror(errno));
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int fd = STDIN_FILENO; null >= 0 && fd <= STDERR_FILENO; fd++)
+		dup2(null, fd);
+	if (null > STDERR_FILENO)
+		close(null);
+	if (write(program->ready_fd, &status, sizeof(status)) < 0)
+		log_warning("nobody waits for the start: %s", strerror(errno));
+	close(program->ready_fd);
+	program->ready_fd = -1;
+}
+
+static void on_mount_ready(void *user, int error)
+{
+	struct program *program = user;
+
+	if (error) {
+		log_error("the kernel does not let FUSE file systems lock (flock and POSIX)");
+		stop(program, EXIT_FAILURE);
+		return;
+	}
+	program->ready = true;
+	if (!program->options.trace)
+		log_set_level(LOG_LEVEL_INFO);
+	go_to_background(program);
+	log_info("%s mounted at %s", program->options.source, program->options.mount_point);
+	notify_supervisor("READY=1");
+}
+
+static const struct mount_events mount_events = {.ready = on_mount_ready, .ended = on_mount_ended};
+
+static void on_store_started(void *user, int result)
+{
+	struct program *program = user;
+
+	if (program->stopping)
+		return;
+	if (!result && mount_attach(program->mount) == 0)
+		return;
+	if (result == -EACCES)
+		log_error("%s refuses us: %s", program->options.source,
+			program->store->ops->reason(program->store));
+	else if (result)
+		log_error("%s can't be used: %s", program->options.source,
+			program->store->ops->reason(program->store));
+	program->status = EXIT_FAILURE;
+	/* Without a session there is nothing to give back. */
+	if (result)
+		loop_stop(program->loop);
+	else
+		stop(program, EXIT_FAILURE);
+}
+
+static int create_parts(struct program *program)
+{
+	static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+	struct options *options = &program->options;
+	struct etcd_options etcd = {
+		.client = {.endpoints = options->endpoints,
+			.endpoint_count = options->endpoint_count,
+			.ca_file = options->ca_file,
+			.cert_file = options->cert_file,
+			.key_file = options->key_file,
+			.user = options->user,
+			.password = options->password,
+			.timeout = options->timeout},
+		.prefix = options->prefix,
+		.ttl = options->ttl,
+	};
+	struct fs_options fs = {.host = options->host,
+		.mount_point = options->mount_point,
+		.policy = options->policy};
+
+	program->loop = loop_new();
+	if (!program->loop ||
+		loop_signals(program->loop, signals, ARRAY_SIZE(signals), on_signal, program) < 0) {
+		log_error("the event loop can't be set up: %s", strerror(errno));
+		return -EIO;
+	}
+	program->store = etcd_new(program->loop, &etcd);
+	options_forget_password(options);
+	if (!program->store) {
+		log_error("libcurl can't be set up");
+		return -EIO;
+	}
+	program->space = lockspace_new(program->loop, program->store, options->timeout);
+	return mount_new(program->loop, program->store, program->space, &fs, options->fuse_argc,
+		options->fuse_argv, &mount_events, program, &program->mount);
+}
+
+static void free_parts(struct program *program)
+{
+	if (program->store)
+		program->store->ops->free(program->store);
+	lockspace_free(program->space);
+	mount_free(program->mount);
+	loop_free(program->loop);
+}
+
+/* A renewal must not wait for a page to come back from swap. */
+static void lock_memory(void)
+{
+#ifndef __SANITIZE_ADDRESS__
+	/* With less than all rights, what is allocated later could fail. */
+	if (geteuid() == 0 && mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
+		log_info("memory is not locked: %s", strerror(errno));
+#endif
+}
+
+static int serve(struct program *program)
+{
+	signal(SIGPIPE, SIG_IGN);
+	srandom((unsigned int)getpid() ^ (unsigned int)loop_clock());
+	lock_memory();
+	/* Until it runs there is one line to say, and that is why it does not. */
+	log_set_level(program->options.trace ? LOG_LEVEL_TRACE : LOG_LEVEL_ERROR);
+	program->status = EXIT_FAILURE;
+	if (create_parts(program) == 0) {
+		program->store->ops->start(program->store, on_store_started, program);
+		if (loop_run(program->loop) < 0)
+			program->status = EXIT_FAILURE;
+	}
+	free_parts(program);
+	return program->status;
+}
+
+/* What the process does that was started: it waits until the one in the background runs. */
+static int wait_for_start(int fd, pid_t pid)
+{
+	unsigned char status;
+	int wait_status;
+
+	if (read(fd, &status, sizeof(status)) == (ssize_t)sizeof(status))
+		return status;
+	if (waitpid(pid, &wait_status, 0) == pid && WIFEXITED(wait_status))
+		return WEXITSTATUS(wait_status);
+	return EXIT_FAILURE;
+}
+
+static int serve_in_background(struct program *program)
+{
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC) < 0) {
+		log_error("pipe: %s", strerror(errno));
+		return EXIT_FAILURE;
+	}
+	pid_t pid = fork();
+	if (pid < 0) {
+		log_error("fork: %s", strerror(errno));
+		return EXIT_FAILURE;
+	}
+	if (pid > 0) {
+		close(fds[1]);
+		return wait_for_start(fds[0], pid);
+	}
+	close(fds[0]);
+	setsid();
+	program->ready_fd = fds[1];
+	return serve(program);
+}
+
+int main(int argc, char **argv)
+{
+	struct program program = {.ready_fd = -1};
+	int status = EXIT_SUCCESS;
+
+	setvbuf(stderr, NULL, _IOLBF, 0);
+	if (options_parse(&program.options, argc, argv) < 0)
+		status = EXIT_FAILURE;
+	else if (program.options.show_help)
+		options_print_help();
+	else if (program.options.show_version)
+		puts("latchfs " LATCHFS_VERSION);
+	else if (program.options.foreground)
+		status = serve(&program);
+	else
+		status = serve_in_background(&program);
+	options_fini(&program.options);
+	return status;
+}

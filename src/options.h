@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/* The command line: latchfs [-o opt,...] [-f] [-d] SOURCE MOUNTPOINT, and the environment. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "store/store.h"
+
+struct options {
+	/* What to do instead of mounting. */
+	bool show_help, show_version;
+
+	bool foreground, trace;
+	char *source;      /* as given, to be shown as the mounted device */
+	char *mount_point; /* absolute */
+
+	char **endpoints; /* "http://host:port" */
+	size_t endpoint_count;
+	char *prefix; /* without a slash at its end */
+	char *ca_file, *cert_file, *key_file;
+	char *user, *password; /* the password: see options_forget_password */
+	char *host;            /* this node's name */
+	int ttl;               /* seconds */
+	int timeout;           /* milliseconds */
+	struct store_policy policy;
+
+	/* FUSE's own options: a program name, then "-o", option, ... */
+	int fuse_argc;
+	char **fuse_argv;
+};
+
+/*
+ * Reads everything.  Returns 0, or -EINVAL after logging one line that says what is wrong.  The
+ * caller calls options_fini in both cases.
+ */
+int options_parse(struct options *options, int argc, char **argv);
+void options_fini(struct options *options);
+
+/* Wipes the password, also in the environment. */
+void options_forget_password(struct options *options);
+
+void options_print_help(void);

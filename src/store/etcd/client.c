@@ -1,0 +1,497 @@
+/* SPDX-License-Identifier: MIT */
+#include "store/etcd/client.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "event/http.h"
+#include "store/etcd/wire.h"
+
+enum {
+	MAX_ANSWER = 64 * 1024 * 1024,
+	MIN_ATTEMPT = 200,
+	MAX_BACKOFF = 1000,
+	REASON_SIZE = 256,
+};
+
+/* How many requests a lane has in flight.  More only makes etcd slower for everybody. */
+static const unsigned int lane_width[ETCD_LANES] = {
+	[ETCD_LANE_LOCKS] = 16, [ETCD_LANE_NAMES] = 8, [ETCD_LANE_LEASE] = 4};
+
+struct lane {
+	struct http_pool *pool;
+	struct etcd_call *queue;
+	unsigned int in_flight;
+};
+
+struct endpoint {
+	char *url;
+	bool failed; /* at the last attempt */
+};
+
+struct etcd_client {
+	struct loop *loop;
+	struct endpoint *endpoints;
+	size_t endpoint_count;
+	size_t preferred; /* the last one that answered */
+	int timeout;
+	struct lane lanes[ETCD_LANES];
+	struct http_pool *stream_pool;
+	bool reachable;
+	char last_error[REASON_SIZE];
+	etcd_reachable_fn *on_reachable;
+	void *user_data;
+
+	char *user, *password;
+	char *authorization;           /* header; NULL without a token */
+	bool auth_off;                 /* etcd said that it wants no token */
+	unsigned int token_generation; /* counts tokens */
+	struct etcd_call auth_call;
+	struct etcd_call *parked; /* calls that wait for a token */
+};
+
+int etcd_backoff(unsigned int failures)
+{
+	int pause = failures > 5 ? MAX_BACKOFF : 50 << failures;
+
+	pause = pause > MAX_BACKOFF ? MAX_BACKOFF : pause;
+	/* Jitter keeps forty machines from asking a restarted member in step. */
+	return pause / 2 + (int)(random() % (pause / 2 + 1));
+}
+
+/* --- endpoints --- */
+
+static void set_reachable(struct etcd_client *client, bool reachable)
+{
+	if (client->reachable == reachable)
+		return;
+	client->reachable = reachable;
+	if (reachable)
+		log_warning("etcd answers again (%s)", client->endpoints[client->preferred].url);
+	else
+		log_warning("etcd does not answer: %s", client->last_error);
+	client->on_reachable(client->user_data, reachable);
+}
+
+static void endpoint_failed(struct etcd_client *client, size_t index, const char *reason)
+{
+	bool all = true;
+
+	client->endpoints[index].failed = true;
+	snprintf(client->last_error, sizeof(client->last_error), "%s: %s",
+		client->endpoints[index].url, reason);
+	log_trace("etcd %s", client->last_error);
+	if (index == client->preferred)
+		client->preferred = (index + 1) % client->endpoint_count;
+	for (size_t i = 0; i < client->endpoint_count; i++)
+		all = all && client->endpoints[i].failed;
+	if (all)
+		set_reachable(client, false);
+}
+
+static void endpoint_answered(struct etcd_client *client, size_t index)
+{
+	client->endpoints[index].failed = false;
+	client->preferred = index;
+	set_reachable(client, true);
+}
+
+/* --- one call's way --- */
+
+static void pump(struct etcd_client *client, enum etcd_lane lane);
+static void authenticate(struct etcd_client *client);
+
+static struct etcd_call **list_of(struct etcd_call *call)
+{
+	struct etcd_client *client = call->client;
+
+	switch (call->state) {
+	case ETCD_CALL_QUEUED:
+		return &client->lanes[call->lane].queue;
+	case ETCD_CALL_PARKED:
+		return &client->parked;
+	case ETCD_CALL_IDLE:
+	case ETCD_CALL_SENT:
+	case ETCD_CALL_PAUSED:
+		break;
+	}
+	return NULL;
+}
+
+/* Takes the call out of whatever it is in. */
+static void detach(struct etcd_call *call)
+{
+	struct etcd_call **list = list_of(call);
+
+	if (list)
+		DL_DELETE(*list, call);
+	loop_timer_disarm(&call->timer);
+	if (call->state == ETCD_CALL_SENT)
+		call->client->lanes[call->lane].in_flight--;
+	if (call->request)
+		http_cancel(take(call->request));
+	call->state = ETCD_CALL_IDLE;
+}
+
+static void finish(struct etcd_call *call, int result, const char *body)
+{
+	struct etcd_client *client = call->client;
+	enum etcd_lane lane = call->lane;
+
+	detach(call);
+	free(take(call->body));
+	call->fn(call, result, body);
+	pump(client, lane);
+}
+
+static void enter(struct etcd_call *call, int state, int64_t wake_at)
+{
+	call->state = state;
+	struct etcd_call **list = list_of(call);
+	if (list)
+		DL_APPEND(*list, call);
+	if (call->deadline && (!wake_at || wake_at > call->deadline))
+		wake_at = call->deadline;
+	if (wake_at)
+		loop_timer_arm(call->client->loop, &call->timer, wake_at);
+}
+
+/* Another attempt: at the next endpoint at once, or after a pause when all have had their turn. */
+static void repeat(struct etcd_call *call)
+{
+	struct etcd_client *client = call->client;
+
+	detach(call);
+	if (call->may_fail_fast && !client->reachable) {
+		finish(call, -EIO, NULL);
+		return;
+	}
+	unsigned int rounds = call->attempts / (unsigned int)client->endpoint_count;
+	bool pause = call->attempts % client->endpoint_count == 0;
+	enter(call, ETCD_CALL_PAUSED, loop_clock() + (pause ? etcd_backoff(rounds) : 0));
+	pump(client, call->lane);
+}
+
+static void on_timer(struct loop_timer *timer)
+{
+	struct etcd_call *call = container_of(timer, struct etcd_call, timer);
+	struct etcd_client *client = call->client;
+
+	if ((call->deadline && loop_clock() >= call->deadline) ||
+		(call->may_fail_fast && !client->reachable)) {
+		finish(call, -EIO, NULL);
+		return;
+	}
+	detach(call);
+	enter(call, ETCD_CALL_QUEUED, 0);
+	pump(client, call->lane);
+}
+
+/* There is no token: waits for one. */
+static void park(struct etcd_call *call)
+{
+	detach(call);
+	enter(call, ETCD_CALL_PARKED, 0);
+	authenticate(call->client);
+}
+
+static void handle_refusal(struct etcd_call *call, int status, const char *body)
+{
+	struct etcd_client *client = call->client;
+	struct wire_error error;
+
+	wire_parse_error(body, status, &error);
+	copy_string(client->last_error, sizeof(client->last_error), error.message);
+	switch (error.kind) {
+	case WIRE_ERROR_RETRY:
+		endpoint_failed(client, call->endpoint, error.message);
+		repeat(call);
+		return;
+	case WIRE_ERROR_TOKEN:
+		if (client->user && !call->reauthenticated && call != &client->auth_call) {
+			call->reauthenticated = true;
+			if (call->token_generation == client->token_generation)
+				free(take(client->authorization));
+			park(call);
+			pump(client, call->lane);
+			return;
+		}
+		log_warning("etcd refuses: %s", error.message);
+		finish(call, -EACCES, NULL);
+		return;
+	case WIRE_ERROR_REFUSED:
+		log_warning("etcd refuses: %s", error.message);
+		finish(call, -EACCES, NULL);
+		return;
+	case WIRE_ERROR_NO_LEASE:
+		finish(call, ETCD_NO_LEASE, NULL);
+		return;
+	case WIRE_ERROR_COMPACTED:
+		finish(call, ETCD_COMPACTED, NULL);
+		return;
+	case WIRE_ERROR_NO_AUTH:
+		finish(call, call == &client->auth_call ? 0 : -EIO, NULL);
+		return;
+	case WIRE_ERROR_FULL:
+		log_warning("etcd is full: %s", error.message);
+		finish(call, -ENOSPC, NULL);
+		return;
+	case WIRE_ERROR_TOO_LARGE:
+		finish(call, -EFBIG, NULL);
+		return;
+	case WIRE_ERROR_OTHER:
+		break;
+	}
+	log_warning("etcd: %s: %s", call->rpc, error.message);
+	finish(call, -EIO, NULL);
+}
+
+static void on_http_done(void *user, const struct http_result *result)
+{
+	struct etcd_call *call = user;
+	struct etcd_client *client = call->client;
+
+	call->request = NULL;
+	if (result->error == -EFBIG) {
+		log_warning("etcd: %s: %s", call->rpc, result->reason);
+		finish(call, -EIO, NULL);
+	} else if (result->error) {
+		endpoint_failed(client, call->endpoint, result->reason);
+		repeat(call);
+	} else if (result->status != 200) {
+		handle_refusal(call, result->status, result->body);
+	} else {
+		endpoint_answered(client, call->endpoint);
+		finish(call, 0, result->body);
+	}
+}
+
+static int attempt_timeout(const struct etcd_call *call, int64_t now)
+{
+	const struct etcd_client *client = call->client;
+	int64_t timeout = call->attempt_timeout ? call->attempt_timeout
+						: client->timeout / (int64_t)client->endpoint_count;
+
+	timeout = timeout < MIN_ATTEMPT ? MIN_ATTEMPT : timeout;
+	if (call->deadline && call->deadline - now < timeout)
+		timeout = call->deadline - now;
+	return timeout < 1 ? 1 : (int)timeout;
+}
+
+static void send_call(struct etcd_call *call)
+{
+	struct etcd_client *client = call->client;
+	struct lane *lane = &client->lanes[call->lane];
+	int64_t now = loop_clock();
+	int timeout = attempt_timeout(call, now);
+	const char *headers[] = {client->authorization, NULL};
+
+	detach(call);
+	/* A call's first attempts go round the endpoints, beginning with the preferred one. */
+	call->endpoint =
+		call->attempts ? (call->endpoint + 1) % client->endpoint_count : client->preferred;
+	if (call->attempts && !client->endpoints[client->preferred].failed)
+		call->endpoint = client->preferred;
+	cleanup(free_ptr) char *url =
+		xasprintf("%s%s", client->endpoints[call->endpoint].url, call->rpc);
+	struct http_call http = {.url = url,
+		.body = call->body,
+		.body_size = strlen(call->body),
+		.headers = headers,
+		.connect_timeout = timeout,
+		.timeout = timeout,
+		.max_size = MAX_ANSWER,
+		.on_done = on_http_done,
+		.user = call};
+	call->state = ETCD_CALL_SENT;
+	call->sent_at = now;
+	call->attempts++;
+	call->token_generation = client->token_generation;
+	lane->in_flight++;
+	call->request = http_start(lane->pool, &http);
+}
+
+static void pump(struct etcd_client *client, enum etcd_lane lane)
+{
+	struct lane *l = &client->lanes[lane];
+
+	while (l->queue && l->in_flight < lane_width[lane]) {
+		struct etcd_call *call = l->queue;
+		if (client->user && !client->authorization && !client->auth_off &&
+			call != &client->auth_call)
+			park(call);
+		else
+			send_call(call);
+	}
+}
+
+/* --- authentication --- */
+
+static void on_authenticated(struct etcd_call *auth, int result, const char *body)
+{
+	struct etcd_client *client = container_of(auth, struct etcd_client, auth_call);
+	cleanup(free_ptr) char *token = body ? wire_parse_token(body) : NULL;
+
+	/* An answer without a body: this etcd has authentication switched off. */
+	client->auth_off = result == 0 && !body;
+	if (body && !token)
+		result = -EIO;
+	if (token) {
+		free(client->authorization);
+		client->authorization = xasprintf("Authorization: %s", token);
+		client->token_generation++;
+	}
+	struct etcd_call *call = client->parked;
+	while (call) {
+		detach(call);
+		if (result)
+			finish(call, result, NULL);
+		else
+			enter(call, ETCD_CALL_QUEUED, 0);
+		call = client->parked;
+	}
+	for (enum etcd_lane lane = 0; lane < ETCD_LANES; lane++)
+		pump(client, lane);
+}
+
+static void authenticate(struct etcd_client *client)
+{
+	struct etcd_call *auth = &client->auth_call;
+
+	if (etcd_call_active(auth))
+		return;
+	client->auth_off = false;
+	*auth = (struct etcd_call){.rpc = "/v3/auth/authenticate",
+		.body = wire_authenticate(client->user, client->password),
+		.lane = ETCD_LANE_LEASE,
+		.fn = on_authenticated};
+	etcd_call_start(client, auth);
+}
+
+/* --- the interface --- */
+
+struct etcd_client *etcd_client_new(struct loop *loop, const struct etcd_client_options *options,
+	etcd_reachable_fn *fn, void *user)
+{
+	struct etcd_client *client = xzalloc(sizeof(*client));
+	struct http_tls tls = {options->ca_file, options->cert_file, options->key_file};
+	bool complete = true;
+
+	client->loop = loop;
+	client->endpoint_count = options->endpoint_count;
+	client->endpoints = xzalloc(options->endpoint_count * sizeof(client->endpoints[0]));
+	for (size_t i = 0; i < options->endpoint_count; i++)
+		client->endpoints[i].url = xstrdup(options->endpoints[i]);
+	client->user = xstrdup(options->user);
+	client->password = xstrdup(options->password ? options->password : "");
+	client->timeout = options->timeout;
+	client->reachable = true;
+	client->on_reachable = fn;
+	client->user_data = user;
+	client->stream_pool = http_pool_new(loop, &tls);
+	for (int i = 0; i < ETCD_LANES; i++) {
+		client->lanes[i].pool = http_pool_new(loop, &tls);
+		complete = complete && client->lanes[i].pool;
+	}
+	if (complete && client->stream_pool)
+		return client;
+	etcd_client_free(client);
+	return NULL;
+}
+
+void etcd_client_free(struct etcd_client *client)
+{
+	if (!client)
+		return;
+	etcd_call_cancel(&client->auth_call);
+	for (int i = 0; i < ETCD_LANES; i++)
+		http_pool_free(client->lanes[i].pool);
+	http_pool_free(client->stream_pool);
+	for (size_t i = 0; i < client->endpoint_count; i++)
+		free(client->endpoints[i].url);
+	free(client->endpoints);
+	free(client->user);
+	explicit_bzero(client->password, strlen(client->password));
+	free(client->password);
+	free(client->authorization);
+	free(client);
+}
+
+void etcd_call_start(struct etcd_client *client, struct etcd_call *call)
+{
+	call->client = client;
+	call->attempts = 0;
+	call->reauthenticated = false;
+	call->request = NULL;
+	call->timer = (struct loop_timer){.fn = on_timer};
+	if (call->may_fail_fast && !client->reachable) {
+		enter(call, ETCD_CALL_PAUSED, loop_clock());
+		return;
+	}
+	enter(call, ETCD_CALL_QUEUED, 0);
+	pump(client, call->lane);
+}
+
+void etcd_call_cancel(struct etcd_call *call)
+{
+	if (!etcd_call_active(call))
+		return;
+	detach(call);
+	free(take(call->body));
+	pump(call->client, call->lane);
+}
+
+bool etcd_call_active(const struct etcd_call *call)
+{
+	return call->state != ETCD_CALL_IDLE;
+}
+
+bool etcd_client_reachable(const struct etcd_client *client)
+{
+	return client->reachable;
+}
+
+const char *etcd_client_last_error(const struct etcd_client *client)
+{
+	return client->last_error;
+}
+
+int etcd_client_timeout(const struct etcd_client *client)
+{
+	return client->timeout;
+}
+
+struct http_pool *etcd_client_stream_pool(struct etcd_client *client)
+{
+	return client->stream_pool;
+}
+
+const char *etcd_client_endpoint(const struct etcd_client *client)
+{
+	return client->endpoints[client->preferred].url;
+}
+
+const char *etcd_client_authorization(const struct etcd_client *client)
+{
+	return client->authorization;
+}
+
+void etcd_client_token_refused(struct etcd_client *client)
+{
+	if (!client->user)
+		return;
+	free(take(client->authorization));
+	authenticate(client);
+}
+
+void etcd_client_blame(struct etcd_client *client, const char *url, const char *reason)
+{
+	for (size_t i = 0; i < client->endpoint_count; i++) {
+		if (strcmp(client->endpoints[i].url, url) == 0)
+			endpoint_failed(client, i, reason);
+	}
+}

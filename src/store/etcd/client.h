@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Calls to an etcd cluster through its JSON gateway: which endpoint, how often, as whom.
+ *
+ * A call is repeated at the next endpoint when one refuses, is silent, or says that it has no
+ * leader; so every call must be idempotent.  It is answered exactly once, unless cancelled, and
+ * never inside etcd_call_start.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "event/loop.h"
+
+struct etcd_client;
+struct etcd_call;
+struct http_pool;
+struct http_request;
+
+struct etcd_client_options {
+	char *const *endpoints; /* "http://host:port"; at least one */
+	size_t endpoint_count;
+	const char *ca_file, *cert_file, *key_file; /* PEM, or NULL */
+	const char *user, *password;                /* or NULL */
+	int timeout;                                /* of one call, milliseconds */
+};
+
+/*
+ * Lanes have their own connections and their own queue, so that a renewal never waits for anything
+ * and a lookup never waits behind a crowd of waiters.
+ */
+enum etcd_lane { ETCD_LANE_LOCKS, ETCD_LANE_NAMES, ETCD_LANE_LEASE, ETCD_LANES };
+
+/* Outcomes of a call besides 0 and -errno. */
+enum { ETCD_NO_LEASE = 1, ETCD_COMPACTED = 2 };
+
+/* body: what etcd answered; borrowed; meaningful only if result is 0. */
+typedef void etcd_call_fn(struct etcd_call *call, int result, const char *body);
+
+struct etcd_call {
+	/* Set by the caller. */
+	const char *rpc; /* "/v3/kv/txn" */
+	char *body;      /* owned by the call from start until its answer */
+	enum etcd_lane lane;
+	int64_t deadline;    /* on loop_clock(); 0 = tries for ever */
+	int attempt_timeout; /* milliseconds; 0 = the client's timeout, shared by the endpoints */
+	bool may_fail_fast;  /* -EIO at once while the store is known to be down */
+	etcd_call_fn *fn;
+
+	/* May be read in fn. */
+	int64_t sent_at;       /* when the attempt that was answered began */
+	unsigned int attempts; /* how many were sent */
+
+	/* The client's own. */
+	struct etcd_client *client;
+	enum {
+		ETCD_CALL_IDLE,
+		ETCD_CALL_QUEUED,
+		ETCD_CALL_PARKED,
+		ETCD_CALL_PAUSED,
+		ETCD_CALL_SENT
+	} state;
+	struct http_request *request;
+	size_t endpoint;
+	unsigned int token_generation;
+	bool reauthenticated;
+	struct loop_timer timer; /* deadline while queued; end of the pause while paused */
+	struct etcd_call *prev, *next;
+};
+
+/* reachable: called from the loop when the cluster stops or starts answering. */
+typedef void etcd_reachable_fn(void *user, bool reachable);
+
+/* options are copied.  NULL if libcurl can't be set up. */
+struct etcd_client *etcd_client_new(struct loop *loop, const struct etcd_client_options *options,
+	etcd_reachable_fn *fn, void *user);
+/* No call may be under way. */
+void etcd_client_free(struct etcd_client *client);
+
+void etcd_call_start(struct etcd_client *client, struct etcd_call *call);
+/* The call's fn will not run.  Harmless if it is not under way. */
+void etcd_call_cancel(struct etcd_call *call);
+bool etcd_call_active(const struct etcd_call *call);
+
+/* False while every endpoint failed at its last attempt. */
+bool etcd_client_reachable(const struct etcd_client *client);
+/* In words, what the last failed attempt said. */
+const char *etcd_client_last_error(const struct etcd_client *client);
+int etcd_client_timeout(const struct etcd_client *client);
+
+/*
+ * For streams, which the client does not repeat: where to send them and as whom.  `authorization`
+ * is a header or NULL; both are valid until the next call of the client.
+ */
+struct http_pool *etcd_client_stream_pool(struct etcd_client *client);
+const char *etcd_client_endpoint(const struct etcd_client *client);
+const char *etcd_client_authorization(const struct etcd_client *client);
+/* The endpoint of that URL failed a stream: prefer another. */
+void etcd_client_blame(struct etcd_client *client, const char *url, const char *reason);
+
+/* A stream's token was refused: gets a new one. */
+void etcd_client_token_refused(struct etcd_client *client);
+
+/* A pause before the next attempt, growing with the number of failures, in milliseconds. */
+int etcd_backoff(unsigned int failures);

@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: MIT */
+#include "store/etcd/etcd.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "store/etcd/internal.h"
+#include "store/etcd/keys.h"
+
+/* --- operations --- */
+
+struct etcd_op *etcd_op_new(struct etcd *etcd, const char *path, etcd_op_fn *fn, void *user)
+{
+	struct etcd_op *op = xzalloc(sizeof(*op));
+
+	op->etcd = etcd;
+	op->fn = fn;
+	op->user = user;
+	op->path = xstrdup(path);
+	DL_APPEND(etcd->ops, op);
+	return op;
+}
+
+void etcd_op_free(struct etcd_op *op)
+{
+	DL_DELETE(op->etcd->ops, op);
+	for (size_t i = 0; i < op->name_count; i++)
+		free(op->names[i].name);
+	free(op->names);
+	free(op->path);
+	free(op->key);
+	free(op->id);
+	free(op);
+}
+
+static void on_op_refused(struct loop_timer *timer)
+{
+	struct etcd_op *op = container_of(timer, struct etcd_op, refusal);
+
+	op->fn(op, STORE_LOST, NULL);
+}
+
+static void on_op_done(struct etcd_call *call, int result, const char *body)
+{
+	struct etcd_op *op = container_of(call, struct etcd_op, call);
+
+	if (result == ETCD_NO_LEASE) {
+		/* Ends every operation of the session, this one among them. */
+		struct etcd *etcd = op->etcd;
+		if (!op->of_session)
+			op->fn(op, -EIO, NULL);
+		etcd_lease_gone(&etcd->lease);
+		return;
+	}
+	op->fn(op, result == ETCD_COMPACTED ? -EIO : result, body);
+}
+
+static void op_send(struct etcd_op *op, char *txn, enum etcd_lane lane, int timeout)
+{
+	op->call = (struct etcd_call){.rpc = "/v3/kv/txn",
+		.body = txn,
+		.lane = lane,
+		.deadline = timeout ? loop_clock() + timeout : 0,
+		.may_fail_fast = timeout != 0,
+		.fn = on_op_done};
+	etcd_call_start(op->etcd->client, &op->call);
+}
+
+void etcd_op_send_locks(struct etcd_op *op, char *txn, int timeout)
+{
+	struct etcd *etcd = op->etcd;
+
+	op->of_session = true;
+	if (etcd->lease.id) {
+		op_send(op, txn, ETCD_LANE_LOCKS, timeout);
+		return;
+	}
+	free(txn);
+	op->refusal.fn = on_op_refused;
+	loop_timer_arm(etcd->loop, &op->refusal, loop_clock());
+}
+
+void etcd_op_send_names(struct etcd_op *op, char *txn)
+{
+	op_send(op, txn, ETCD_LANE_NAMES, etcd_client_timeout(op->etcd->client));
+}
+
+/* --- the session --- */
+
+static void forget_places(struct etcd *etcd)
+{
+	struct store_place *place, *next;
+
+	HASH_ITER (hh, etcd->places, place, next) {
+		HASH_DEL(etcd->places, place);
+		place->placed = false;
+	}
+}
+
+static struct etcd_op *first_op(struct etcd *etcd, bool of_session)
+{
+	struct etcd_op *op;
+
+	DL_FOREACH (etcd->ops, op) {
+		if (op->of_session || !of_session)
+			return op;
+	}
+	return NULL;
+}
+
+/* Answers all operations, or those of the session, as if it had just been lost. */
+static void end_ops(struct etcd *etcd, bool of_session)
+{
+	struct etcd_op *op;
+
+	while ((op = first_op(etcd, of_session))) {
+		etcd_call_cancel(&op->call);
+		loop_timer_disarm(&op->refusal);
+		op->fn(op, op->of_session ? STORE_LOST : -EIO, NULL);
+	}
+}
+
+static void arm_check(struct etcd *etcd)
+{
+	loop_timer_arm(etcd->loop, &etcd->check_timer, loop_clock() + etcd->lease.ttl);
+}
+
+static void on_lease_state(struct etcd_lease *lease, enum store_session state)
+{
+	struct etcd *etcd = container_of(lease, struct etcd, lease);
+
+	if (state == STORE_SESSION_LOST) {
+		etcd_call_cancel(&etcd->check_call);
+		loop_timer_disarm(&etcd->check_timer);
+		end_ops(etcd, true);
+		forget_places(etcd);
+	} else if (!loop_timer_armed(&etcd->check_timer) && !etcd_call_active(&etcd->check_call)) {
+		arm_check(etcd);
+	}
+	etcd->store.events->session(etcd->store.user, state);
+}
+
+/* --- the comparison, once per TTL, of our keys with those of the lease --- */
+
+static void gone(struct etcd *etcd, struct store_place *place)
+{
+	HASH_DEL(etcd->places, place);
+	place->placed = false;
+	etcd->store.events->gone(etcd->store.user, place);
+}
+
+void etcd_place_gone(struct etcd *etcd, const char *id)
+{
+	struct store_place *place;
+
+	HASH_FIND_STR(etcd->places, id, place);
+	if (place && place->placed && !place->leaving)
+		gone(etcd, place);
+}
+
+static void on_orphan_deleted(struct etcd_op *op, int result, const char *body)
+{
+	etcd_op_free(op);
+}
+
+/* A put whose answer never came may have been carried out after all, or after its delete. */
+static void delete_orphan(struct etcd *etcd, const char *path, const char *id)
+{
+	struct wire_txn txn = {0};
+	struct etcd_op *op = etcd_op_new(etcd, path, on_orphan_deleted, NULL);
+
+	log_info("a left-over key of lock %s is deleted", path);
+	op->key = key_place(etcd->prefix, path, id);
+	wire_txn_then(&txn);
+	wire_delete(&txn, op->key);
+	etcd_op_send_locks(op, wire_txn_end(&txn), etcd_client_timeout(etcd->client));
+}
+
+static bool sequence_of(const char *id, uint64_t *sequence)
+{
+	const char *dot = strrchr(id, '.');
+
+	return dot && parse_u64(dot + 1, 16, UINT64_MAX, sequence) == 0;
+}
+
+static void check_key(struct etcd *etcd, const struct wire_kv *kv)
+{
+	struct store_place *place;
+	uint64_t sequence;
+	cleanup(free_ptr) char *below = key_below(etcd->prefix, "", kv->key, kv->key_size);
+	char *id = below ? key_split_place(below) : NULL;
+
+	if (!id)
+		return;
+	HASH_FIND_STR(etcd->places, id, place);
+	if (place)
+		place->placed_at = UINT64_MAX; /* seen */
+	else if (sequence_of(id, &sequence) && sequence <= etcd->check_sequence)
+		delete_orphan(etcd, below, id);
+}
+
+static void compare_places(struct etcd *etcd, const struct wire_kvs *keys)
+{
+	struct store_place *place, *next;
+
+	for (size_t i = 0; i < keys->count; i++)
+		check_key(etcd, &keys->kv[i]);
+	HASH_ITER (hh, etcd->places, place, next) {
+		bool seen = place->placed_at == UINT64_MAX;
+		if (seen)
+			place->placed_at = 0;
+		else if (place->placed && !place->leaving && place->placed_at <= etcd->check_clock)
+			gone(etcd, place);
+	}
+}
+
+static void on_checked(struct etcd_call *call, int result, const char *body)
+{
+	struct etcd *etcd = container_of(call, struct etcd, check_call);
+	struct wire_kvs keys;
+	int64_t ttl;
+
+	arm_check(etcd);
+	if (result == ETCD_NO_LEASE) {
+		etcd_lease_gone(&etcd->lease);
+		return;
+	}
+	if (result || wire_parse_lease_keys(body, &ttl, &keys) < 0)
+		return;
+	if (ttl > 0)
+		compare_places(etcd, &keys);
+	else
+		etcd_lease_gone(&etcd->lease);
+	wire_kvs_fini(&keys);
+	etcd->store.events->recheck(etcd->store.user);
+}
+
+static void on_check_due(struct loop_timer *timer)
+{
+	struct etcd *etcd = container_of(timer, struct etcd, check_timer);
+
+	etcd->check_clock = etcd->clock;
+	etcd->check_sequence = etcd->sequence;
+	etcd->check_call = (struct etcd_call){.rpc = "/v3/lease/timetolive",
+		.body = wire_lease_keys(etcd->lease.id),
+		.lane = ETCD_LANE_LEASE,
+		.deadline = loop_clock() + etcd->lease.ttl,
+		.fn = on_checked};
+	etcd_call_start(etcd->client, &etcd->check_call);
+}
+
+/* --- the watch --- */
+
+static void on_deleted(struct etcd_watch *watch, const char *key, size_t size, uint64_t revision)
+{
+	struct etcd *etcd = container_of(watch, struct etcd, watch);
+	struct store_place *place;
+	cleanup(free_ptr) char *below = key_below(etcd->prefix, "", key, size);
+	char *id = below ? key_split_place(below) : NULL;
+
+	if (!id)
+		return;
+	HASH_FIND_STR(etcd->places, id, place);
+	/* Of our own: only a key that we know to exist and did not delete is news. */
+	if (!place)
+		etcd->store.events->removed(etcd->store.user, below, id, revision);
+	else if (place->token < revision)
+		etcd_place_gone(etcd, id);
+}
+
+static void on_gap(struct etcd_watch *watch)
+{
+	struct etcd *etcd = container_of(watch, struct etcd, watch);
+
+	if (etcd->lease.id && !etcd_call_active(&etcd->check_call))
+		loop_timer_arm(etcd->loop, &etcd->check_timer, loop_clock());
+	etcd->store.events->recheck(etcd->store.user);
+}
+
+/* --- start and stop --- */
+
+static void start_done(struct etcd *etcd, int result)
+{
+	store_done_fn *fn = take(etcd->start_fn);
+
+	loop_timer_disarm(&etcd->start_timer);
+	if (fn)
+		fn(etcd->start_user, result);
+}
+
+static void on_open(struct etcd_watch *watch)
+{
+	start_done(container_of(watch, struct etcd, watch), 0);
+}
+
+static const struct etcd_watch_events watch_events = {
+	.deleted = on_deleted, .gap = on_gap, .open = on_open};
+
+static void on_start_timeout(struct loop_timer *timer)
+{
+	start_done(container_of(timer, struct etcd, start_timer), -EIO);
+}
+
+/* Reading the root shows whether we may read at all. */
+static void on_root_read(void *user, int result, struct store_view *view)
+{
+	struct etcd *etcd = user;
+
+	if (result)
+		start_done(etcd, result);
+	else if (etcd->start_fn)
+		etcd_watch_start(&etcd->watch, etcd->lease.granted_revision + 1);
+}
+
+static void on_lease_started(struct etcd_lease *lease, int result)
+{
+	struct etcd *etcd = container_of(lease, struct etcd, lease);
+
+	if (result)
+		start_done(etcd, result);
+	else
+		etcd_lookup(&etcd->store, "", on_root_read, etcd);
+}
+
+static void etcd_start(struct store *store, store_done_fn *fn, void *user)
+{
+	struct etcd *etcd = etcd_of(store);
+	int64_t deadline = loop_clock() + etcd_client_timeout(etcd->client);
+
+	etcd->start_fn = fn;
+	etcd->start_user = user;
+	/* A moment later than the lease's own, which knows better what went wrong. */
+	loop_timer_arm(etcd->loop, &etcd->start_timer, deadline + 100);
+	etcd_lease_start(&etcd->lease, deadline, on_lease_started);
+}
+
+static void on_lease_stopped(struct etcd_lease *lease, int result)
+{
+	struct etcd *etcd = container_of(lease, struct etcd, lease);
+	store_done_fn *fn = take(etcd->stop_fn);
+
+	fn(etcd->stop_user, result);
+}
+
+static void etcd_stop(struct store *store, store_done_fn *fn, void *user)
+{
+	struct etcd *etcd = etcd_of(store);
+
+	etcd->stop_fn = fn;
+	etcd->stop_user = user;
+	loop_timer_disarm(&etcd->start_timer);
+	loop_timer_disarm(&etcd->check_timer);
+	etcd_call_cancel(&etcd->check_call);
+	etcd_lease_stop(
+		&etcd->lease, loop_clock() + etcd_client_timeout(etcd->client), on_lease_stopped);
+}
+
+static void etcd_free(struct store *store)
+{
+	struct etcd *etcd = etcd_of(store);
+
+	end_ops(etcd, false);
+	forget_places(etcd);
+	loop_timer_disarm(&etcd->start_timer);
+	loop_timer_disarm(&etcd->check_timer);
+	etcd_call_cancel(&etcd->check_call);
+	etcd_watch_fini(&etcd->watch);
+	etcd_lease_fini(&etcd->lease);
+	etcd_client_free(etcd->client);
+	free(etcd->prefix);
+	free(etcd);
+}
+
+static void on_reachable(void *user, bool reachable)
+{
+	struct etcd *etcd = user;
+
+	etcd->store.events->reachable(etcd->store.user, reachable);
+}
+
+static bool etcd_reachable(const struct store *store)
+{
+	return etcd_client_reachable(((const struct etcd *)store)->client);
+}
+
+static enum store_session etcd_session(const struct store *store)
+{
+	return ((const struct etcd *)store)->lease.state;
+}
+
+static const char *etcd_reason(const struct store *store)
+{
+	return etcd_client_last_error(((const struct etcd *)store)->client);
+}
+
+static void etcd_deaf(struct store *store)
+{
+	etcd_watch_restart(&etcd_of(store)->watch);
+}
+
+static const struct store_ops etcd_ops = {
+	.start = etcd_start,
+	.stop = etcd_stop,
+	.free = etcd_free,
+	.join = etcd_join,
+	.try = etcd_try,
+	.leave = etcd_leave,
+	.confirm = etcd_confirm,
+	.write = etcd_write,
+	.queue = etcd_queue,
+	.deaf = etcd_deaf,
+	.lookup = etcd_lookup,
+	.describe = etcd_describe,
+	.list = etcd_list,
+	.mkdir = etcd_mkdir,
+	.rmdir = etcd_rmdir,
+	.change = etcd_change,
+	.reachable = etcd_reachable,
+	.session = etcd_session,
+	.reason = etcd_reason,
+};
+
+struct store *etcd_new(struct loop *loop, const struct etcd_options *options)
+{
+	enum { IDLE_TTLS = 10 };
+	struct etcd *etcd = xzalloc(sizeof(*etcd));
+	cleanup(free_ptr) char *first = key_first(options->prefix, "");
+	cleanup(free_ptr) char *end = key_end(options->prefix, "");
+
+	etcd->client = etcd_client_new(loop, &options->client, on_reachable, etcd);
+	if (!etcd->client) {
+		free(etcd);
+		return NULL;
+	}
+	etcd->store.ops = &etcd_ops;
+	etcd->loop = loop;
+	etcd->prefix = xstrdup(options->prefix);
+	etcd->check_timer.fn = on_check_due;
+	etcd->start_timer.fn = on_start_timeout;
+	etcd_lease_init(&etcd->lease, loop, etcd->client, options->ttl, on_lease_state);
+	etcd_watch_init(&etcd->watch, loop, etcd->client, first, end,
+		options->ttl * 1000 * IDLE_TTLS, &watch_events);
+	return &etcd->store;
+}

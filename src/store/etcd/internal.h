@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the etcd store share: the store itself, and one operation on it. */
+#pragma once
+
+#include "event/loop.h"
+#include "store/etcd/client.h"
+#include "store/etcd/lease.h"
+#include "store/etcd/watch.h"
+#include "store/etcd/wire.h"
+#include "store/store.h"
+
+struct etcd_op;
+
+struct etcd {
+	struct store store;
+	struct loop *loop;
+	struct etcd_client *client;
+	char *prefix;
+	struct etcd_lease lease;
+	struct etcd_watch watch;
+
+	struct store_place *places; /* by id: ours that are, or may be, in the store */
+	uint64_t sequence;          /* of the last place; makes ids unique within the lease */
+	uint64_t clock;             /* counts placements, for the comparison with etcd's list */
+	struct etcd_op *ops;        /* under way */
+
+	struct loop_timer check_timer;
+	struct etcd_call check_call;
+	uint64_t check_clock, check_sequence; /* when the check was sent */
+
+	store_done_fn *start_fn, *stop_fn;
+	void *start_user, *stop_user;
+	int64_t start_deadline;
+	struct loop_timer start_timer;
+};
+
+/* result: 0 with the answer's body, STORE_LOST, or -errno.  Frees the op with etcd_op_free. */
+typedef void etcd_op_fn(struct etcd_op *op, int result, const char *body);
+
+/* One operation: a call and what is needed to understand its answer. */
+struct etcd_op {
+	struct etcd_call call;
+	struct etcd *etcd;
+	etcd_op_fn *fn;
+	bool of_session;             /* answered with STORE_LOST when the session is lost */
+	struct etcd_op *prev, *next; /* in etcd->ops */
+	struct loop_timer refusal;   /* answers an op that could not even be sent */
+
+	struct store_place *place; /* borrowed */
+	char *path, *key, *id;     /* owned */
+	uint64_t token;            /* the place's */
+	void *user;
+	union {
+		store_done_fn *done;
+		store_queue_fn *queue;
+		store_view_fn *view;
+		store_describe_fn *describe;
+		store_list_fn *list;
+	};
+
+	/* Of change: what to do once the directory was read. */
+	unsigned int mask;
+	struct store_directory directory;
+	/* Of list: what was found so far. */
+	struct store_name *names;
+	size_t name_count, name_capacity;
+};
+
+static inline struct etcd *etcd_of(struct store *store)
+{
+	return (struct etcd *)(void *)((char *)store - offsetof(struct etcd, store));
+}
+
+/* path is copied, and may be NULL. */
+struct etcd_op *etcd_op_new(struct etcd *etcd, const char *path, etcd_op_fn *fn, void *user);
+void etcd_op_free(struct etcd_op *op);
+
+/* For operations on places: without deadline if timeout is 0.  Needs the session. */
+void etcd_op_send_locks(struct etcd_op *op, char *txn, int timeout);
+/* For reading and directories: gives up after the timeout, or at once if the store is down. */
+void etcd_op_send_names(struct etcd_op *op, char *txn);
+
+/* The store does not have that place of ours any more: tells its owner, unless it is known. */
+void etcd_place_gone(struct etcd *etcd, const char *id);
+
+/* places.c */
+void etcd_join(struct store *store, struct store_place *place, uint64_t known, store_queue_fn *fn,
+	void *user);
+void etcd_try(struct store *store, struct store_place *place, const struct store_place *replaces,
+	store_done_fn *fn, void *user);
+void etcd_leave(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
+void etcd_confirm(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
+void etcd_write(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
+void etcd_queue(struct store *store, const char *path, store_queue_fn *fn, void *user);
+
+/* names.c */
+void etcd_lookup(struct store *store, const char *path, store_view_fn *fn, void *user);
+void etcd_describe(struct store *store, const char *path, store_describe_fn *fn, void *user);
+void etcd_list(struct store *store, const char *path, store_list_fn *fn, void *user);
+void etcd_mkdir(struct store *store, const char *path, const struct store_directory *directory,
+	store_done_fn *fn, void *user);
+void etcd_rmdir(struct store *store, const char *path, store_done_fn *fn, void *user);
+void etcd_change(struct store *store, const char *path, unsigned int mask,
+	const struct store_directory *to, store_done_fn *fn, void *user);

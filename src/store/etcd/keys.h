@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How paths are written as etcd keys.
+ *
+ * The lock or directory `a/b` under the prefix /p is everything from /p/a/b/ up to, but not
+ * including, /p/a/b0 ('0' follows '/').  /p/a/b/ itself is a directory's key.  /p/a/b/ID is a place
+ * in the queue of the lock; with a further slash in it, a key makes a/b a directory.
+ *
+ * An ID that begins with "s-" is a shared place.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* First key of a path's range, which is also its directory key.  The caller frees it. */
+char *key_first(const char *prefix, const char *path);
+/* The end of the range, which is not part of it. */
+char *key_end(const char *prefix, const char *path);
+/* The key of a place. */
+char *key_place(const char *prefix, const char *path, const char *id);
+
+/*
+ * The part of `key` below the path's range, NUL-terminated: "" for the directory's own key, an id,
+ * or something with a slash in it.  NULL if the key is not in the range.  A NUL byte in it, and
+ * every backslash, is written as \0 and \\, so that two keys never give the same text.
+ * The caller frees it.
+ */
+char *key_below(const char *prefix, const char *path, const char *key, size_t size);
+
+/* Splits what key_below gave for the root at its last slash: "a/b/ID" into "a/b" and "ID".
+ * Returns the ID within `below`, or NULL if it is not the key of a place. */
+char *key_split_place(char *below);
+
+bool key_id_is_shared(const char *id);

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT */
+#include "store/etcd/lease.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "store/etcd/wire.h"
+
+enum {
+	RENEWALS_PER_TTL = 3,
+	ATTEMPTS_PER_TTL = 6, /* a renewal that is not answered is tried elsewhere that soon */
+	MARGIN_PART = 10,     /* the deadline lies this part of the TTL before etcd's */
+};
+
+static void grant(struct etcd_lease *lease, int64_t deadline);
+static void revoke_lost(struct etcd_lease *lease);
+
+static void set_state(struct etcd_lease *lease, enum store_session state)
+{
+	if (lease->state == state)
+		return;
+	lease->state = state;
+	lease->on_state(lease, state);
+}
+
+static void disarm(struct etcd_lease *lease)
+{
+	etcd_call_cancel(&lease->call);
+	loop_timer_disarm(&lease->renew_timer);
+	loop_timer_disarm(&lease->doubt_timer);
+	loop_timer_disarm(&lease->deadline_timer);
+	loop_timer_disarm(&lease->retry_timer);
+}
+
+static int64_t deadline_of(const struct etcd_lease *lease)
+{
+	return lease->renewed_at + lease->ttl - lease->ttl / MARGIN_PART;
+}
+
+/* The lease is good as of a request that was sent then. */
+static void renewed(struct etcd_lease *lease, int64_t sent_at, int64_t ttl_seconds)
+{
+	lease->renewed_at = sent_at;
+	lease->ttl = ttl_seconds * 1000;
+	lease->failures = 0;
+	loop_timer_arm(lease->loop, &lease->deadline_timer, deadline_of(lease));
+	loop_timer_arm(lease->loop, &lease->doubt_timer, sent_at + lease->ttl / 2);
+	loop_timer_arm(lease->loop, &lease->renew_timer, sent_at + lease->ttl / RENEWALS_PER_TTL);
+}
+
+static void lost(struct etcd_lease *lease, const char *why)
+{
+	log_warning("lease %" PRIx64 " lost: %s", lease->id, why);
+	disarm(lease);
+	lease->revoking = lease->id;
+	lease->id = 0;
+	lease->failures = 0;
+	set_state(lease, STORE_SESSION_LOST);
+	revoke_lost(lease);
+}
+
+void etcd_lease_gone(struct etcd_lease *lease)
+{
+	if (lease->id)
+		lost(lease, "etcd does not know it any more");
+}
+
+static void on_deadline(struct loop_timer *timer)
+{
+	lost(container_of(timer, struct etcd_lease, deadline_timer),
+		"it could not be renewed in time");
+}
+
+static void on_doubt(struct loop_timer *timer)
+{
+	struct etcd_lease *lease = container_of(timer, struct etcd_lease, doubt_timer);
+
+	log_warning("lease %" PRIx64 " is in doubt: no renewal for %" PRId64 " ms", lease->id,
+		loop_clock() - lease->renewed_at);
+	set_state(lease, STORE_SESSION_DOUBTFUL);
+}
+
+/* --- renewal --- */
+
+static void on_renewed(struct etcd_call *call, int result, const char *body)
+{
+	struct etcd_lease *lease = container_of(call, struct etcd_lease, call);
+	struct wire_lease answer;
+
+	if (result == 0 && wire_parse_keepalive(body, &answer) < 0)
+		result = -EBADMSG;
+	if (result == ETCD_NO_LEASE || (result == 0 && answer.ttl <= 0)) {
+		etcd_lease_gone(lease);
+		return;
+	}
+	if (result) {
+		/* Until the deadline there is time for another attempt. */
+		int pause = etcd_backoff(lease->failures++);
+		loop_timer_arm(lease->loop, &lease->renew_timer, loop_clock() + pause);
+		return;
+	}
+	renewed(lease, call->sent_at, answer.ttl);
+	if (lease->state == STORE_SESSION_DOUBTFUL)
+		log_warning("lease %" PRIx64 " is renewed again", lease->id);
+	set_state(lease, STORE_SESSION_HELD);
+}
+
+static void on_renew(struct loop_timer *timer)
+{
+	struct etcd_lease *lease = container_of(timer, struct etcd_lease, renew_timer);
+
+	if (etcd_call_active(&lease->call))
+		return;
+	lease->call = (struct etcd_call){.rpc = "/v3/lease/keepalive",
+		.body = wire_lease(lease->id),
+		.lane = ETCD_LANE_LEASE,
+		.deadline = deadline_of(lease),
+		.attempt_timeout = (int)(lease->ttl / ATTEMPTS_PER_TTL),
+		.fn = on_renewed};
+	etcd_call_start(lease->client, &lease->call);
+}
+
+/* --- granting --- */
+
+static void start_done(struct etcd_lease *lease, int result)
+{
+	etcd_lease_done_fn *on_done = take(lease->on_done);
+
+	if (on_done)
+		on_done(lease, result);
+}
+
+static void on_granted(struct etcd_call *call, int result, const char *body)
+{
+	struct etcd_lease *lease = container_of(call, struct etcd_lease, call);
+	struct wire_lease answer;
+
+	if (result == 0)
+		result = wire_parse_grant(body, &answer);
+	if (result) {
+		if (lease->on_done)
+			start_done(lease, result < 0 ? result : -EIO);
+		else
+			loop_timer_arm(lease->loop, &lease->retry_timer,
+				loop_clock() + etcd_backoff(lease->failures++));
+		return;
+	}
+	lease->id = answer.id;
+	lease->granted_revision = answer.revision;
+	renewed(lease, call->sent_at, answer.ttl);
+	log_info("lease %" PRIx64 " granted for %" PRId64 " s", lease->id, answer.ttl);
+	set_state(lease, STORE_SESSION_HELD);
+	start_done(lease, 0);
+}
+
+static void grant(struct etcd_lease *lease, int64_t deadline)
+{
+	lease->call = (struct etcd_call){.rpc = "/v3/lease/grant",
+		.body = wire_lease_grant(lease->wanted_ttl / 1000),
+		.lane = ETCD_LANE_LEASE,
+		.deadline = deadline,
+		.fn = on_granted};
+	etcd_call_start(lease->client, &lease->call);
+}
+
+/* --- after a loss --- */
+
+static void on_lost_revoked(struct etcd_call *call, int result, const char *body)
+{
+	struct etcd_lease *lease = container_of(call, struct etcd_lease, call);
+
+	/* If it is refused there is nothing left to do but to let it expire. */
+	if (result < 0)
+		log_warning(
+			"lease %" PRIx64 " can't be revoked and has to expire", lease->revoking);
+	lease->revoking = 0;
+	grant(lease, 0);
+}
+
+static void start_revoke(struct etcd_lease *lease, uint64_t id, int64_t deadline, etcd_call_fn *fn)
+{
+	lease->call = (struct etcd_call){.rpc = "/v3/lease/revoke",
+		.body = wire_lease(id),
+		.lane = ETCD_LANE_LEASE,
+		.deadline = deadline,
+		.fn = fn};
+	etcd_call_start(lease->client, &lease->call);
+}
+
+static void revoke_lost(struct etcd_lease *lease)
+{
+	start_revoke(lease, lease->revoking, 0, on_lost_revoked);
+}
+
+static void on_retry(struct loop_timer *timer)
+{
+	grant(container_of(timer, struct etcd_lease, retry_timer), 0);
+}
+
+/* --- the interface --- */
+
+void etcd_lease_init(struct etcd_lease *lease, struct loop *loop, struct etcd_client *client,
+	int ttl_seconds, etcd_lease_fn *on_state)
+{
+	*lease = (struct etcd_lease){
+		.loop = loop,
+		.client = client,
+		.wanted_ttl = (int64_t)ttl_seconds * 1000,
+		.state = STORE_SESSION_LOST,
+		.on_state = on_state,
+		.renew_timer.fn = on_renew,
+		.doubt_timer.fn = on_doubt,
+		.deadline_timer.fn = on_deadline,
+		.retry_timer.fn = on_retry,
+	};
+}
+
+void etcd_lease_fini(struct etcd_lease *lease)
+{
+	disarm(lease);
+}
+
+void etcd_lease_start(struct etcd_lease *lease, int64_t deadline, etcd_lease_done_fn *on_done)
+{
+	lease->on_done = on_done;
+	grant(lease, deadline);
+}
+
+static void on_stopped(struct etcd_call *call, int result, const char *body)
+{
+	struct etcd_lease *lease = container_of(call, struct etcd_lease, call);
+
+	if (result < 0)
+		log_warning("the lease could not be revoked; its locks are free when it expires");
+	lease->on_state = NULL;
+	start_done(lease, result == ETCD_NO_LEASE ? 0 : result);
+}
+
+void etcd_lease_stop(struct etcd_lease *lease, int64_t deadline, etcd_lease_done_fn *on_done)
+{
+	uint64_t id = lease->id ? lease->id : lease->revoking;
+
+	disarm(lease);
+	lease->id = 0;
+	lease->on_done = on_done;
+	start_revoke(lease, id, deadline, on_stopped);
+}

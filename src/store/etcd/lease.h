@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The lease that all our keys carry, and the deadline after which it may be gone.
+ *
+ * The one rule: the deadline counts from the moment the last successful renewal was *sent*, plus
+ * the TTL, less a margin.  At the deadline the lease is lost, whatever etcd may think; so we know
+ * of a loss before etcd can give a lock away.  After a loss the old lease is revoked, for its keys
+ * would stand in anybody's way, and then a new one is granted, however long that takes.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "event/loop.h"
+#include "store/etcd/client.h"
+#include "store/store.h"
+
+struct etcd_lease;
+
+/* Called from the loop when the state changes. */
+typedef void etcd_lease_fn(struct etcd_lease *lease, enum store_session state);
+/* result: 0 or -errno. */
+typedef void etcd_lease_done_fn(struct etcd_lease *lease, int result);
+
+struct etcd_lease {
+	/* To be read by the owner. */
+	uint64_t id; /* 0 while there is none */
+	int64_t ttl; /* granted, milliseconds */
+	uint64_t granted_revision;
+	enum store_session state;
+
+	/* Its own. */
+	struct loop *loop;
+	struct etcd_client *client;
+	int64_t wanted_ttl; /* milliseconds */
+	int64_t renewed_at; /* when the last successful renewal was sent */
+	uint64_t revoking;  /* a lost lease that may still stand in the way */
+	unsigned int failures;
+	struct etcd_call call;
+	struct loop_timer renew_timer, doubt_timer, deadline_timer, retry_timer;
+	etcd_lease_fn *on_state;
+	etcd_lease_done_fn *on_done; /* of the start or stop under way */
+};
+
+void etcd_lease_init(struct etcd_lease *lease, struct loop *loop, struct etcd_client *client,
+	int ttl_seconds, etcd_lease_fn *on_state);
+void etcd_lease_fini(struct etcd_lease *lease);
+
+/* Gets the first lease.  on_done once: 0, or -errno when it could not be had by `deadline`. */
+void etcd_lease_start(struct etcd_lease *lease, int64_t deadline, etcd_lease_done_fn *on_done);
+
+/* etcd said of a request that the lease does not exist. */
+void etcd_lease_gone(struct etcd_lease *lease);
+
+/* Revokes the lease for good.  on_done once, at the latest at `deadline`. */
+void etcd_lease_stop(struct etcd_lease *lease, int64_t deadline, etcd_lease_done_fn *on_done);

@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: MIT */
+/* Names: what they are, who holds them, directories and what is in them. */
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "store/etcd/internal.h"
+#include "store/etcd/keys.h"
+#include "store/etcd/values.h"
+
+enum { LIST_PAGE = 5000, MAX_NAMES = 1000000 };
+
+static void answer_done(struct etcd_op *op, int result)
+{
+	store_done_fn *fn = op->done;
+	void *user = op->user;
+
+	etcd_op_free(op);
+	fn(user, result);
+}
+
+/* Parses into *result, which the caller calls wire_result_fini for in any case. */
+static int parse(int error, const char *body, struct wire_result *result)
+{
+	*result = (struct wire_result){0};
+	if (error)
+		return error;
+	return wire_parse_txn(body, result) < 0 ? -EIO : 0;
+}
+
+/* --- looking a name up --- */
+
+static void view_of(struct etcd_op *op, const struct wire_result *result, struct store_view *view)
+{
+	const struct wire_kvs *kvs = &result->ranges[0];
+
+	*view = (struct store_view){.kind = STORE_KIND_FREE};
+	if (!*op->path || (result->succeeded && kvs->count)) {
+		view->kind = STORE_KIND_DIRECTORY;
+		value_parse_directory(kvs->count ? kvs->kv[0].value : NULL, &view->directory);
+		return;
+	}
+	if (!kvs->count)
+		return;
+	const struct wire_kv *first = &kvs->kv[0];
+	cleanup(free_ptr) char *id =
+		key_below(op->etcd->prefix, op->path, first->key, first->key_size);
+	if (!id || !*id || strchr(id, '/')) {
+		view->kind = STORE_KIND_DIRECTORY;
+		value_parse_directory(NULL, &view->directory);
+		return;
+	}
+	view->kind = STORE_KIND_LOCK;
+	view->token = first->created;
+	view->shared = key_id_is_shared(id);
+	value_parse_record(first->value, &view->record);
+}
+
+static void on_looked_up(struct etcd_op *op, int error, const char *body)
+{
+	struct wire_result result;
+	struct store_view view = {0};
+	store_view_fn *fn = op->view;
+	void *user = op->user;
+
+	error = parse(error, body, &result);
+	if (!error && result.range_count != 1)
+		error = -EIO;
+	if (!error)
+		view_of(op, &result, &view);
+	wire_result_fini(&result);
+	etcd_op_free(op);
+	fn(user, error, error ? NULL : &view);
+	record_fini(&view.record);
+}
+
+void etcd_lookup(struct store *store, const char *path, store_view_fn *fn, void *user)
+{
+	struct etcd *etcd = etcd_of(store);
+	struct wire_txn txn = {0};
+	struct etcd_op *op = etcd_op_new(etcd, path, on_looked_up, user);
+	cleanup(free_ptr) char *first = key_first(etcd->prefix, path);
+	cleanup(free_ptr) char *end = key_end(etcd->prefix, path);
+
+	op->view = fn;
+	/* The root is a directory in any case: only its own key is of interest. */
+	wire_if_present(&txn, first);
+	wire_txn_then(&txn);
+	wire_range(&txn, first, NULL, &(struct wire_range_options){0});
+	wire_txn_else(&txn);
+	wire_range(&txn, first, *path ? end : NULL,
+		&(struct wire_range_options){.by_creation = true, .limit = 1});
+	etcd_op_send_names(op, wire_txn_end(&txn));
+}
+
+/* --- describing a queue --- */
+
+static char *describe_kv(struct etcd_op *op, const struct wire_kv *kv)
+{
+	struct record record;
+	cleanup(free_ptr) char *id = key_below(op->etcd->prefix, op->path, kv->key, kv->key_size);
+
+	if (!id || !*id || strchr(id, '/'))
+		return NULL;
+	value_parse_record(kv->value, &record);
+	char *text = value_describe(&record, key_id_is_shared(id), kv->created);
+	record_fini(&record);
+	return text;
+}
+
+static void on_described(struct etcd_op *op, int error, const char *body)
+{
+	struct wire_result result;
+	struct buffer queue = {0};
+	cleanup(free_ptr) char *holder = NULL;
+	store_describe_fn *fn = op->describe;
+	void *user = op->user;
+
+	error = parse(error, body, &result);
+	buffer_add_string(&queue, "[");
+	for (size_t i = 0; i < result.range_count && i < result.ranges[0].count; i++) {
+		char *text = describe_kv(op, &result.ranges[0].kv[i]);
+		if (!text)
+			continue;
+		buffer_addf(&queue, "%s%s", holder ? "," : "", text);
+		if (!holder)
+			holder = take(text);
+		free(text);
+	}
+	buffer_add_string(&queue, "]");
+	wire_result_fini(&result);
+	etcd_op_free(op);
+	fn(user, error, holder, queue.data);
+	buffer_fini(&queue);
+}
+
+void etcd_describe(struct store *store, const char *path, store_describe_fn *fn, void *user)
+{
+	struct etcd *etcd = etcd_of(store);
+	struct wire_txn txn = {0};
+	struct etcd_op *op = etcd_op_new(etcd, path, on_described, user);
+	cleanup(free_ptr) char *first = key_first(etcd->prefix, path);
+	cleanup(free_ptr) char *end = key_end(etcd->prefix, path);
+
+	op->describe = fn;
+	wire_txn_then(&txn);
+	wire_range(&txn, first, end, &(struct wire_range_options){.by_creation = true});
+	etcd_op_send_names(op, wire_txn_end(&txn));
+}
+
+/* --- listing a directory --- */
+
+static void add_name(struct etcd_op *op, const char *name, size_t length, bool directory)
+{
+	struct store_name *last = op->name_count ? &op->names[op->name_count - 1] : NULL;
+
+	if (last && strlen(last->name) == length && memcmp(last->name, name, length) == 0) {
+		last->directory = last->directory || directory;
+		return;
+	}
+	if (op->name_count == op->name_capacity) {
+		op->name_capacity = op->name_capacity ? 2 * op->name_capacity : 64;
+		op->names = xrealloc(op->names, op->name_capacity, sizeof(op->names[0]));
+	}
+	op->names[op->name_count++] = (struct store_name){
+		.name = xasprintf("%.*s", (int)length, name), .directory = directory};
+}
+
+/* "name/ID" is a lock, "name/" and "name/more/..." a directory; others are not below any name. */
+static void list_key(struct etcd_op *op, const struct wire_kv *kv)
+{
+	/* A NUL can't be in a name of ours, and the rest of the key does not matter. */
+	cleanup(free_ptr) char *first = key_first(op->etcd->prefix, op->path);
+	const char *below = kv->key + strlen(first);
+	const char *slash = kv->key_size > strlen(first) ? strchr(below, '/') : NULL;
+
+	if (!slash || slash == below || slash - below > NAME_MAX)
+		return;
+	add_name(op, below, (size_t)(slash - below), slash[1] == '\0' || strchr(slash + 1, '/'));
+}
+
+static void answer_list(struct etcd_op *op, int result)
+{
+	op->list(op->user, result, op->names, op->name_count);
+	etcd_op_free(op);
+}
+
+static void send_list(struct etcd_op *op);
+
+static void on_listed(struct etcd_op *op, int error, const char *body)
+{
+	struct wire_result result;
+	bool more = false;
+
+	error = parse(error, body, &result);
+	for (size_t i = 0; i < result.range_count && i < result.ranges[0].count; i++)
+		list_key(op, &result.ranges[0].kv[i]);
+	if (result.range_count && result.ranges[0].count) {
+		const struct wire_kvs *kvs = &result.ranges[0];
+		more = kvs->more && op->name_count < MAX_NAMES;
+		free(op->key);
+		op->key = xstrdup(kvs->kv[kvs->count - 1].key);
+	}
+	wire_result_fini(&result);
+	if (!error && more)
+		send_list(op);
+	else
+		answer_list(op, error);
+}
+
+/* Where the next page begins: behind everything below the name that the last key belongs to. */
+static char *next_page(const struct etcd_op *op)
+{
+	cleanup(free_ptr) char *first = key_first(op->etcd->prefix, op->path);
+
+	if (!op->key)
+		return xstrdup(first);
+	const char *slash = strchr(op->key + strlen(first), '/');
+	return slash ? xasprintf("%.*s0", (int)(slash - op->key), op->key)
+		     : xasprintf("%s\x01", op->key);
+}
+
+static void send_list(struct etcd_op *op)
+{
+	struct wire_txn txn = {0};
+	cleanup(free_ptr) char *from = next_page(op);
+	cleanup(free_ptr) char *end = key_end(op->etcd->prefix, op->path);
+
+	wire_txn_then(&txn);
+	wire_range(&txn, from, end,
+		&(struct wire_range_options){.keys_only = true, .limit = LIST_PAGE});
+	etcd_op_send_names(op, wire_txn_end(&txn));
+}
+
+void etcd_list(struct store *store, const char *path, store_list_fn *fn, void *user)
+{
+	struct etcd_op *op = etcd_op_new(etcd_of(store), path, on_listed, user);
+
+	op->list = fn;
+	send_list(op);
+}
+
+/* --- directories --- */
+
+static void on_made(struct etcd_op *op, int error, const char *body)
+{
+	struct wire_result result;
+
+	error = parse(error, body, &result);
+	if (!error && !result.succeeded) {
+		/* An attempt whose answer was lost may have made it. */
+		const struct wire_kvs *kvs = &result.ranges[0];
+		bool ours = result.range_count && kvs->count &&
+			    value_directory_has_id(kvs->kv[0].value, op->id);
+		error = ours ? 0 : -EEXIST;
+	}
+	wire_result_fini(&result);
+	answer_done(op, error);
+}
+
+void etcd_mkdir(struct store *store, const char *path, const struct store_directory *directory,
+	store_done_fn *fn, void *user)
+{
+	struct etcd *etcd = etcd_of(store);
+	struct wire_txn txn = {0};
+	struct etcd_op *op = etcd_op_new(etcd, path, on_made, user);
+	cleanup(free_ptr) char *first = key_first(etcd->prefix, path);
+	cleanup(free_ptr) char *end = key_end(etcd->prefix, path);
+
+	op->done = fn;
+	op->id = xasprintf("%" PRIx64 ".%" PRIx64, etcd->lease.id, ++etcd->sequence);
+	cleanup(free_ptr) char *value = value_of_directory(directory, op->id);
+	wire_if_absent(&txn, first, end);
+	wire_txn_then(&txn);
+	wire_put(&txn, first, value, 0);
+	wire_txn_else(&txn);
+	wire_range(&txn, first, NULL, &(struct wire_range_options){0});
+	etcd_op_send_names(op, wire_txn_end(&txn));
+}
+
+static void on_removed(struct etcd_op *op, int error, const char *body)
+{
+	struct wire_result result;
+
+	error = parse(error, body, &result);
+	if (!error && !result.succeeded) {
+		/* Not there: an attempt whose answer was lost may have removed it. */
+		if (result.range_count && result.ranges[0].count)
+			error = -ENOTEMPTY;
+		else
+			error = op->call.attempts > 1 ? 0 : -ENOENT;
+	}
+	wire_result_fini(&result);
+	answer_done(op, error);
+}
+
+void etcd_rmdir(struct store *store, const char *path, store_done_fn *fn, void *user)
+{
+	struct etcd *etcd = etcd_of(store);
+	struct wire_txn txn = {0};
+	struct etcd_op *op = etcd_op_new(etcd, path, on_removed, user);
+	cleanup(free_ptr) char *first = key_first(etcd->prefix, path);
+	cleanup(free_ptr) char *end = key_end(etcd->prefix, path);
+	cleanup(free_ptr) char *after = xasprintf("%s\x01", first);
+
+	op->done = fn;
+	wire_if_present(&txn, first);
+	wire_if_absent(&txn, after, end);
+	wire_txn_then(&txn);
+	wire_delete(&txn, first);
+	wire_txn_else(&txn);
+	wire_range(&txn, first, end, &(struct wire_range_options){.keys_only = true, .limit = 1});
+	etcd_op_send_names(op, wire_txn_end(&txn));
+}
+
+static void send_change(struct etcd_op *op);
+
+static void apply_change(
+	struct store_directory *to, const struct store_directory *from, unsigned int mask)
+{
+	if (mask & STORE_CHANGE_MODE)
+		to->mode = from->mode;
+	if (mask & STORE_CHANGE_UID)
+		to->uid = from->uid;
+	if (mask & STORE_CHANGE_GID)
+		to->gid = from->gid;
+	if (mask & STORE_CHANGE_ATIME)
+		to->atime = from->atime;
+	if (mask & STORE_CHANGE_MTIME)
+		to->mtime = from->mtime;
+	if (mask & STORE_CHANGE_POLICY)
+		to->policy = from->policy;
+	clock_gettime(CLOCK_REALTIME, &to->ctime);
+}
+
+static void on_changed(struct etcd_op *op, int error, const char *body)
+{
+	struct wire_result result;
+
+	error = parse(error, body, &result);
+	bool succeeded = result.succeeded;
+	wire_result_fini(&result);
+	if (!error && !succeeded)
+		send_change(op); /* somebody was faster: again, on what is there now */
+	else
+		answer_done(op, error);
+}
+
+static void on_read_for_change(struct etcd_op *op, int error, const char *body)
+{
+	struct wire_result result;
+	struct store_directory now;
+
+	error = parse(error, body, &result);
+	const struct wire_kvs *own = &result.ranges[0], *any = &result.ranges[1];
+	if (!error && result.range_count != 2)
+		error = -EIO;
+	if (!error && !own->count && !any->count && *op->path)
+		error = -ENOENT;
+	if (error) {
+		wire_result_fini(&result);
+		answer_done(op, error);
+		return;
+	}
+	value_parse_directory(own->count ? own->kv[0].value : NULL, &now);
+	apply_change(&now, &op->directory, op->mask);
+	cleanup(free_ptr) char *value = value_of_directory(&now, NULL);
+	struct wire_txn txn = {0};
+	wire_if_modified(&txn, op->key, own->count ? own->kv[0].modified : 0);
+	wire_txn_then(&txn);
+	wire_put(&txn, op->key, value, 0);
+	wire_result_fini(&result);
+	op->fn = on_changed;
+	etcd_op_send_names(op, wire_txn_end(&txn));
+}
+
+static void send_change(struct etcd_op *op)
+{
+	struct wire_txn txn = {0};
+	cleanup(free_ptr) char *end = key_end(op->etcd->prefix, op->path);
+
+	wire_txn_then(&txn);
+	wire_range(&txn, op->key, NULL, &(struct wire_range_options){0});
+	wire_range(&txn, op->key, end, &(struct wire_range_options){.keys_only = true, .limit = 1});
+	op->fn = on_read_for_change;
+	etcd_op_send_names(op, wire_txn_end(&txn));
+}
+
+void etcd_change(struct store *store, const char *path, unsigned int mask,
+	const struct store_directory *to, store_done_fn *fn, void *user)
+{
+	struct etcd *etcd = etcd_of(store);
+	struct etcd_op *op = etcd_op_new(etcd, path, on_read_for_change, user);
+
+	op->done = fn;
+	op->mask = mask;
+	op->directory = *to;
+	op->key = key_first(etcd->prefix, path);
+	send_change(op);
+}

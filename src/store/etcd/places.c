@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: MIT */
+/* Places in the queues of locks: joining, trying, leaving, confirming. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "store/etcd/internal.h"
+#include "store/etcd/keys.h"
+#include "store/etcd/values.h"
+
+/* Gives the place a name that was never used, and remembers it. */
+static void enter_place(struct etcd *etcd, struct store_place *place)
+{
+	snprintf(place->id, sizeof(place->id), "%s%" PRIx64 ".%" PRIx64, place->shared ? "s-" : "",
+		etcd->lease.id, ++etcd->sequence);
+	place->token = 0;
+	place->placed = false;
+	place->leaving = false;
+	HASH_ADD_STR(etcd->places, id, place);
+}
+
+static void placed(struct etcd *etcd, struct store_place *place, uint64_t token)
+{
+	place->token = token;
+	place->placed = true;
+	place->placed_at = ++etcd->clock;
+}
+
+static void forget_place(struct etcd *etcd, struct store_place *place)
+{
+	struct store_place *found;
+
+	place->placed = false;
+	HASH_FIND_STR(etcd->places, place->id, found);
+	if (found == place)
+		HASH_DEL(etcd->places, place);
+}
+
+static struct etcd_op *place_op(
+	struct store *store, struct store_place *place, etcd_op_fn *fn, void *user)
+{
+	struct etcd *etcd = etcd_of(store);
+	struct etcd_op *op = etcd_op_new(etcd, place->path, fn, user);
+
+	op->place = place;
+	op->token = place->token;
+	op->id = xstrdup(place->id);
+	op->key = key_place(etcd->prefix, place->path, place->id);
+	return op;
+}
+
+static void put_place(
+	struct wire_txn *txn, const struct etcd_op *op, const struct store_place *place)
+{
+	cleanup(free_ptr) char *value = value_of_record(place->record, place->shared);
+
+	wire_put(txn, op->key, value, op->etcd->lease.id);
+}
+
+static void answer_done(struct etcd_op *op, int result)
+{
+	store_done_fn *fn = op->done;
+	void *user = op->user;
+
+	etcd_op_free(op);
+	fn(user, result);
+}
+
+/* --- queues as read --- */
+
+/* Those of our own session which we do not know to be there are left-overs that hold nothing. */
+static bool is_left_over(
+	const struct etcd *etcd, const struct wire_kv *kv, const struct store_place *ours)
+{
+	if (kv->lease != etcd->lease.id || !etcd->lease.id)
+		return false;
+	return !ours || ours->leaving;
+}
+
+struct queue_buffer {
+	struct store_contender *contenders;
+	size_t count;
+	bool directory; /* there are keys that make the name one */
+};
+
+static int by_token(const void *a, const void *b)
+{
+	uint64_t x = ((const struct store_contender *)a)->token;
+	uint64_t y = ((const struct store_contender *)b)->token;
+
+	return (x > y) - (x < y);
+}
+
+static void add_contender(
+	struct etcd *etcd, const char *path, const struct wire_kv *kv, struct queue_buffer *queue)
+{
+	char *id = key_below(etcd->prefix, path, kv->key, kv->key_size);
+	struct store_place *ours = NULL;
+
+	if (!id || !*id || strchr(id, '/')) {
+		queue->directory = queue->directory || id;
+		free(id);
+		return;
+	}
+	HASH_FIND_STR(etcd->places, id, ours);
+	if (is_left_over(etcd, kv, ours)) {
+		free(id);
+		return;
+	}
+	queue->contenders[queue->count++] = (struct store_contender){
+		.token = kv->created, .shared = key_id_is_shared(id), .id = id, .ours = ours};
+}
+
+static void read_queue(
+	struct etcd *etcd, const char *path, const struct wire_kvs *kvs, struct queue_buffer *queue)
+{
+	*queue = (struct queue_buffer){0};
+	queue->contenders = xzalloc(kvs->count * sizeof(queue->contenders[0]));
+	for (size_t i = 0; i < kvs->count; i++)
+		add_contender(etcd, path, &kvs->kv[i], queue);
+	qsort(queue->contenders, queue->count, sizeof(queue->contenders[0]), by_token);
+}
+
+static void queue_buffer_fini(struct queue_buffer *queue)
+{
+	for (size_t i = 0; i < queue->count; i++)
+		free((void *)(uintptr_t)queue->contenders[i].id);
+	free(queue->contenders);
+}
+
+static void answer_queue(struct etcd_op *op, int result, const struct store_queue *queue)
+{
+	store_queue_fn *fn = op->queue;
+	void *user = op->user;
+
+	etcd_op_free(op);
+	fn(user, result, queue);
+}
+
+/* --- joining --- */
+
+/* 0 if the answer shows our key. */
+static int find_ours(struct etcd_op *op, const struct wire_result *result, uint64_t *token)
+{
+	for (size_t r = 0; r < result->range_count; r++) {
+		for (size_t i = 0; i < result->ranges[r].count; i++) {
+			const struct wire_kv *kv = &result->ranges[r].kv[i];
+			if (kv->key_size == strlen(op->key) &&
+				memcmp(kv->key, op->key, kv->key_size) == 0) {
+				*token = kv->created;
+				return 0;
+			}
+		}
+	}
+	return -EIO;
+}
+
+static int joined(struct etcd_op *op, const struct wire_result *result, struct queue_buffer *queue)
+{
+	uint64_t token;
+
+	if (!result->succeeded)
+		return -EISDIR;
+	if (result->range_count != 1 || find_ours(op, result, &token) < 0)
+		return -EIO;
+	placed(op->etcd, op->place, token);
+	read_queue(op->etcd, op->path, &result->ranges[0], queue);
+	return queue->directory ? -EISDIR : 0;
+}
+
+static void on_joined(struct etcd_op *op, int error, const char *body)
+{
+	struct wire_result result = {0};
+	struct queue_buffer queue = {0};
+
+	if (!error && wire_parse_txn(body, &result) < 0)
+		error = -EIO;
+	if (!error)
+		error = joined(op, &result, &queue);
+	struct store_queue view = {
+		.revision = result.revision, .contenders = queue.contenders, .count = queue.count};
+	if (error == STORE_LOST)
+		forget_place(op->etcd, op->place);
+	wire_result_fini(&result);
+	answer_queue(op, error, error ? NULL : &view);
+	queue_buffer_fini(&queue);
+}
+
+void etcd_join(struct store *store, struct store_place *place, uint64_t known, store_queue_fn *fn,
+	void *user)
+{
+	struct etcd *etcd = etcd_of(store);
+	struct wire_txn txn = {0};
+	cleanup(free_ptr) char *first = key_first(etcd->prefix, place->path);
+	cleanup(free_ptr) char *end = key_end(etcd->prefix, place->path);
+
+	enter_place(etcd, place);
+	struct etcd_op *op = place_op(store, place, on_joined, user);
+	op->queue = fn;
+	wire_if_absent(&txn, first, NULL);
+	wire_txn_then(&txn);
+	put_place(&txn, op, place);
+	wire_range(&txn, first, end,
+		&(struct wire_range_options){
+			.keys_only = true, .created_from = known ? known + 1 : 0});
+	etcd_op_send_locks(op, wire_txn_end(&txn), 0);
+}
+
+/* --- trying --- */
+
+static int tried(struct etcd_op *op, const struct wire_result *result)
+{
+	uint64_t token;
+	struct queue_buffer queue;
+
+	if (result->succeeded) {
+		placed(op->etcd, op->place, result->revision);
+		return 0;
+	}
+	/* Only the first of several attempts can have made it: its answer was lost. */
+	if (find_ours(op, result, &token) == 0) {
+		placed(op->etcd, op->place, token);
+		return 0;
+	}
+	if (result->range_count != 2)
+		return -EIO;
+	read_queue(op->etcd, op->path, &result->ranges[1], &queue);
+	bool directory = queue.directory;
+	queue_buffer_fini(&queue);
+	return directory ? -EISDIR : STORE_BUSY;
+}
+
+static void on_tried(struct etcd_op *op, int error, const char *body)
+{
+	struct wire_result result = {0};
+
+	if (!error && wire_parse_txn(body, &result) < 0)
+		error = -EIO;
+	if (!error)
+		error = tried(op, &result);
+	if (error > 0)
+		forget_place(op->etcd, op->place);
+	wire_result_fini(&result);
+	answer_done(op, error);
+}
+
+/* The range must be empty, but for shared places if ours is shared, and but for `replaces`. */
+static void compare_free(struct wire_txn *txn, const struct etcd *etcd, const char *first,
+	const char *end, const struct store_place *place, const struct store_place *replaces)
+{
+	cleanup(free_ptr) char *shared_first = xasprintf("%ss-", first);
+	cleanup(free_ptr) char *shared_end = xasprintf("%ss.", first);
+
+	if (place->shared) {
+		wire_if_absent(txn, first, shared_first);
+		wire_if_absent(txn, shared_end, end);
+	} else if (replaces) {
+		cleanup(free_ptr) char *key = key_place(etcd->prefix, place->path, replaces->id);
+		/* No key of ours contains a byte below '.', so this is the next possible one. */
+		cleanup(free_ptr) char *after = xasprintf("%s\x01", key);
+		wire_if_absent(txn, first, key);
+		wire_if_absent(txn, after, end);
+	} else {
+		wire_if_absent(txn, first, end);
+	}
+}
+
+void etcd_try(struct store *store, struct store_place *place, const struct store_place *replaces,
+	store_done_fn *fn, void *user)
+{
+	struct etcd *etcd = etcd_of(store);
+	struct wire_txn txn = {0};
+	cleanup(free_ptr) char *first = key_first(etcd->prefix, place->path);
+	cleanup(free_ptr) char *end = key_end(etcd->prefix, place->path);
+
+	enter_place(etcd, place);
+	struct etcd_op *op = place_op(store, place, on_tried, user);
+	op->done = fn;
+	compare_free(&txn, etcd, first, end, place, replaces);
+	wire_txn_then(&txn);
+	put_place(&txn, op, place);
+	wire_txn_else(&txn);
+	wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
+	wire_range(&txn, first, end,
+		&(struct wire_range_options){.keys_only = true, .by_creation = true, .limit = 1});
+	etcd_op_send_locks(op, wire_txn_end(&txn), etcd_client_timeout(etcd->client));
+}
+
+/* --- leaving --- */
+
+static void on_left(struct etcd_op *op, int error, const char *body)
+{
+	if (error < 0)
+		log_warning("lock %s could not be given back (%s); it is free with the lease",
+			op->path, strerror(-error));
+	forget_place(op->etcd, op->place);
+	answer_done(op, 0);
+}
+
+void etcd_leave(struct store *store, struct store_place *place, store_done_fn *fn, void *user)
+{
+	struct wire_txn txn = {0};
+	struct etcd_op *op = place_op(store, place, on_left, user);
+
+	op->done = fn;
+	place->leaving = true;
+	if (place->token)
+		wire_if_created(&txn, op->key, place->token);
+	wire_txn_then(&txn);
+	wire_delete(&txn, op->key);
+	etcd_op_send_locks(op, wire_txn_end(&txn), 0);
+}
+
+/* --- confirming and writing --- */
+
+static void on_confirmed(struct etcd_op *op, int error, const char *body)
+{
+	struct wire_result result = {0};
+
+	if (!error && wire_parse_txn(body, &result) < 0)
+		error = -EIO;
+	if (!error && !result.succeeded) {
+		error = STORE_GONE;
+		etcd_place_gone(op->etcd, op->id);
+	}
+	wire_result_fini(&result);
+	answer_done(op, error);
+}
+
+void etcd_confirm(struct store *store, struct store_place *place, store_done_fn *fn, void *user)
+{
+	struct wire_txn txn = {0};
+	struct etcd_op *op = place_op(store, place, on_confirmed, user);
+
+	op->done = fn;
+	wire_if_created(&txn, op->key, place->token);
+	wire_txn_then(&txn);
+	wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
+	etcd_op_send_locks(op, wire_txn_end(&txn), etcd_client_timeout(op->etcd->client));
+}
+
+void etcd_write(struct store *store, struct store_place *place, store_done_fn *fn, void *user)
+{
+	struct wire_txn txn = {0};
+	struct etcd_op *op = place_op(store, place, on_confirmed, user);
+
+	op->done = fn;
+	wire_if_created(&txn, op->key, place->token);
+	wire_txn_then(&txn);
+	put_place(&txn, op, place);
+	etcd_op_send_locks(op, wire_txn_end(&txn), etcd_client_timeout(op->etcd->client));
+}
+
+/* --- reading a queue --- */
+
+static void on_queue_read(struct etcd_op *op, int error, const char *body)
+{
+	struct wire_result result = {0};
+	struct queue_buffer queue = {0};
+
+	if (!error && wire_parse_txn(body, &result) < 0)
+		error = -EIO;
+	if (!error && result.range_count != 1)
+		error = -EIO;
+	if (!error)
+		read_queue(op->etcd, op->path, &result.ranges[0], &queue);
+	struct store_queue view = {
+		.revision = result.revision, .contenders = queue.contenders, .count = queue.count};
+	wire_result_fini(&result);
+	answer_queue(op, error, error ? NULL : &view);
+	queue_buffer_fini(&queue);
+}
+
+void etcd_queue(struct store *store, const char *path, store_queue_fn *fn, void *user)
+{
+	struct etcd *etcd = etcd_of(store);
+	struct wire_txn txn = {0};
+	struct etcd_op *op = etcd_op_new(etcd, path, on_queue_read, user);
+	cleanup(free_ptr) char *first = key_first(etcd->prefix, path);
+	cleanup(free_ptr) char *end = key_end(etcd->prefix, path);
+
+	op->queue = fn;
+	wire_txn_then(&txn);
+	wire_range(&txn, first, end, &(struct wire_range_options){.keys_only = true});
+	etcd_op_send_names(op, wire_txn_end(&txn));
+}

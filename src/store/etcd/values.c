@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT */
+#include "store/etcd/values.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/base64.h"
+#include "base/buffer.h"
+#include "base/util.h"
+#include "store/etcd/json.h"
+#include "store/policy.h"
+#include "store/record.h"
+#include "store/store.h"
+
+static const char time_format[] = "%Y-%m-%dT%H:%M:%SZ";
+
+static void add_record(struct cJSON *json, const struct record *record)
+{
+	char since[32];
+	time_t seconds = (time_t)record->since;
+	struct tm tm;
+
+	strftime(since, sizeof(since), time_format, gmtime_r(&seconds, &tm));
+	json_add_string(json, "host", record->host);
+	json_add_u64(json, "pid", (uint64_t)record->pid);
+	json_add_u64(json, "uid", record->uid);
+	json_add_u64(json, "gid", record->gid);
+	json_add_string(json, "command", record->command);
+	json_add_string(json, "since", since);
+}
+
+static const char *mode_name(bool shared)
+{
+	return shared ? "shared" : "exclusive";
+}
+
+char *value_of_record(const struct record *record, bool shared)
+{
+	struct cJSON *json = json_object();
+
+	json_add_u64(json, "v", 1);
+	add_record(json, record);
+	json_add_string(json, "mode", mode_name(shared));
+	if (record->content_size) {
+		struct buffer data = {0};
+		base64_encode(&data, record->content, record->content_size);
+		json_add_string(json, "data", data.data);
+		buffer_fini(&data);
+	}
+	return json_print_free(json);
+}
+
+char *value_describe(const struct record *record, bool shared, uint64_t token)
+{
+	struct cJSON *json = json_object();
+
+	json_add_u64(json, "token", token);
+	json_add_string(json, "mode", mode_name(shared));
+	if (record->known)
+		add_record(json, record);
+	return json_print_free(json);
+}
+
+static void parse_content(const struct cJSON *json, struct record *record)
+{
+	const char *data = json_string(json, "data");
+	struct buffer content = {0};
+
+	if (!data || strlen(data) > RECORD_MAX_CONTENT * 2 || base64_decode(&content, data) < 0) {
+		buffer_fini(&content);
+		return;
+	}
+	record->content_size = content.size;
+	record->content = content.size ? buffer_take(&content) : NULL;
+	buffer_fini(&content);
+}
+
+void value_parse_record(const char *value, struct record *record)
+{
+	cleanup(json_free_ptr) struct cJSON *json = value ? json_parse(value) : NULL;
+	const char *host = json_string(json, "host"), *command = json_string(json, "command");
+	const char *since = json_string(json, "since");
+	struct tm tm = {0};
+
+	*record = (struct record){0};
+	if (json_u64(json, "v") != 1 || !host)
+		return;
+	record->known = true;
+	copy_string(record->host, sizeof(record->host), host);
+	copy_string(record->command, sizeof(record->command), command ? command : "");
+	record->pid = (pid_t)json_u64(json, "pid");
+	record->uid = (uid_t)json_u64(json, "uid");
+	record->gid = (gid_t)json_u64(json, "gid");
+	if (since && strptime(since, time_format, &tm))
+		record->since = timegm(&tm);
+	parse_content(json, record);
+}
+
+/* --- directories --- */
+
+static void add_time(struct cJSON *json, const char *name, struct timespec time)
+{
+	char text[40];
+
+	snprintf(text, sizeof(text), "%" PRId64 ".%09ld", (int64_t)time.tv_sec, time.tv_nsec);
+	json_add_string(json, name, text);
+}
+
+static struct timespec parse_time(const struct cJSON *json, const char *name)
+{
+	const char *text = json_string(json, name);
+	int64_t seconds;
+	long nanoseconds;
+
+	if (!text || sscanf(text, "%" SCNd64 ".%9ld", &seconds, &nanoseconds) != 2 ||
+		nanoseconds < 0)
+		return (struct timespec){0};
+	return (struct timespec){.tv_sec = seconds, .tv_nsec = nanoseconds};
+}
+
+char *value_of_directory(const struct store_directory *directory, const char *id)
+{
+	struct cJSON *json = json_object();
+	char mode[8];
+
+	snprintf(mode, sizeof(mode), "%04o", directory->mode & 07777u);
+	json_add_u64(json, "v", 1);
+	json_add_string(json, "mode", mode);
+	json_add_u64(json, "uid", directory->uid);
+	json_add_u64(json, "gid", directory->gid);
+	add_time(json, "atime", directory->atime);
+	add_time(json, "mtime", directory->mtime);
+	add_time(json, "ctime", directory->ctime);
+	struct cJSON *policy = json_add_object(json, "policy");
+	for (size_t i = 0; i < POLICY_COUNT; i++) {
+		const char *value = policy_get(&directory->policy, policy_name(i));
+		if (value)
+			json_add_string(policy, policy_name(i), value);
+	}
+	if (id)
+		json_add_string(json, "id", id);
+	return json_print_free(json);
+}
+
+void value_parse_directory(const char *value, struct store_directory *directory)
+{
+	cleanup(json_free_ptr) struct cJSON *json = value ? json_parse(value) : NULL;
+	const char *mode = json_string(json, "mode");
+	uint64_t bits;
+
+	*directory = (struct store_directory){.mode = 0777};
+	if (mode && parse_u64(mode, 8, 07777, &bits) == 0)
+		directory->mode = (mode_t)bits;
+	directory->uid = (uid_t)json_u64(json, "uid");
+	directory->gid = (gid_t)json_u64(json, "gid");
+	directory->atime = parse_time(json, "atime");
+	directory->mtime = parse_time(json, "mtime");
+	directory->ctime = parse_time(json, "ctime");
+	const struct cJSON *policy = json_get(json, "policy");
+	for (size_t i = 0; i < POLICY_COUNT; i++) {
+		const char *text = json_string(policy, policy_name(i));
+		if (text)
+			(void)policy_set(&directory->policy, policy_name(i), text);
+	}
+}
+
+bool value_directory_has_id(const char *value, const char *id)
+{
+	cleanup(json_free_ptr) struct cJSON *json = value ? json_parse(value) : NULL;
+	const char *found = json_string(json, "id");
+
+	return found && strcmp(found, id) == 0;
+}

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * etcd's v3 JSON gateway: composing requests and reading answers.
+ *
+ * Source: the gRPC API of etcd 3.4 and 3.5, as its gateway maps it to JSON: bytes are base64,
+ * 64-bit numbers are strings, and zero or false fields are left out.  Every function that reads
+ * takes anything and returns -EBADMSG for what makes no sense.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+
+/* --- requests: each gives a body that the caller frees --- */
+
+char *wire_authenticate(const char *user, const char *password);
+char *wire_lease_grant(int64_t ttl_seconds);
+char *wire_lease(uint64_t lease); /* keepalive and revoke */
+char *wire_lease_keys(uint64_t lease);
+/* Deletes of keys from `first` up to `end`, beginning with revision `from`. */
+char *wire_watch(const char *first, const char *end, uint64_t from);
+
+/*
+ * A transaction: compares, then wire_txn_then, operations, perhaps wire_txn_else and operations,
+ * and wire_txn_end, which gives the body.  A zeroed struct is an empty one.
+ */
+struct wire_txn {
+	struct buffer text;
+	bool comma;
+};
+
+/* Holds if no key from `first` up to `end` exists; end = NULL: that one key. */
+void wire_if_absent(struct wire_txn *txn, const char *first, const char *end);
+/* Holds if the key was created at (or last changed at) this revision. */
+void wire_if_created(struct wire_txn *txn, const char *key, uint64_t revision);
+void wire_if_modified(struct wire_txn *txn, const char *key, uint64_t revision);
+/* Holds if the key exists. */
+void wire_if_present(struct wire_txn *txn, const char *key);
+void wire_txn_then(struct wire_txn *txn);
+void wire_txn_else(struct wire_txn *txn);
+void wire_put(struct wire_txn *txn, const char *key, const char *value, uint64_t lease);
+void wire_delete(struct wire_txn *txn, const char *key);
+
+struct wire_range_options {
+	bool keys_only;
+	bool by_creation;      /* else by key */
+	uint64_t created_from; /* only keys created at or after that revision */
+	unsigned int limit;    /* 0 = none */
+};
+/* end = NULL: that one key. */
+void wire_range(struct wire_txn *txn, const char *first, const char *end,
+	const struct wire_range_options *options);
+char *wire_txn_end(struct wire_txn *txn);
+
+/* --- answers --- */
+
+enum wire_error_kind {
+	WIRE_ERROR_RETRY,   /* this member, or this moment */
+	WIRE_ERROR_TOKEN,   /* no token, or one that is not valid any more */
+	WIRE_ERROR_REFUSED, /* credentials or permission */
+	WIRE_ERROR_NO_AUTH, /* authentication is switched off */
+	WIRE_ERROR_NO_LEASE,
+	WIRE_ERROR_COMPACTED,
+	WIRE_ERROR_FULL,
+	WIRE_ERROR_TOO_LARGE,
+	WIRE_ERROR_OTHER,
+};
+
+struct wire_error {
+	enum wire_error_kind kind;
+	char message[200];
+};
+
+/* Classifies the body of an answer whose HTTP status is not 200. */
+void wire_parse_error(const char *body, int status, struct wire_error *error);
+
+/* The token of an answer to authenticate; NULL if there is none.  The caller frees it. */
+char *wire_parse_token(const char *body);
+
+struct wire_lease {
+	uint64_t id;
+	int64_t ttl; /* seconds; 0 or less: the lease is gone */
+	uint64_t revision;
+};
+int wire_parse_grant(const char *body, struct wire_lease *lease);
+int wire_parse_keepalive(const char *body, struct wire_lease *lease);
+
+struct wire_kv {
+	char *key; /* owned */
+	size_t key_size;
+	char *value; /* owned; NULL if empty or not asked for */
+	uint64_t created, modified, lease;
+};
+
+struct wire_kvs {
+	struct wire_kv *kv;
+	size_t count;
+	bool more; /* the limit cut it */
+};
+
+enum { WIRE_MAX_RANGES = 2 };
+
+struct wire_result {
+	uint64_t revision;
+	bool succeeded;                          /* the compares held */
+	struct wire_kvs ranges[WIRE_MAX_RANGES]; /* of the branch that was taken, in order */
+	size_t range_count;
+};
+/* On success the caller calls wire_result_fini; on error there is nothing to free. */
+int wire_parse_txn(const char *body, struct wire_result *result);
+void wire_result_fini(struct wire_result *result);
+
+/* The keys of lease/timetolive, as kvs of which only the key is set; the caller calls
+ * wire_kvs_fini. */
+int wire_parse_lease_keys(const char *body, int64_t *ttl, struct wire_kvs *keys);
+void wire_kvs_fini(struct wire_kvs *kvs);
+
+struct wire_watch_message {
+	bool created, canceled;
+	uint64_t revision;       /* of the header: everything up to it has been told */
+	uint64_t compacted_to;   /* not 0: the revision asked for does not exist any more */
+	struct wire_error error; /* if canceled, or the stream failed */
+	struct wire_kvs deleted; /* key and `modified` = the revision of the delete */
+};
+/* One line of a watch's stream; on success the caller calls wire_kvs_fini(&message->deleted). */
+int wire_parse_watch(const char *line, struct wire_watch_message *message);

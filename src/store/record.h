@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/* Who holds a lock or waits for it, as it is kept in the store for people and programs to read. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum {
+	RECORD_HOST_SIZE = 256,
+	RECORD_COMMAND_SIZE = 64,
+	RECORD_MAX_CONTENT = 64 * 1024, /* bytes that a holder may write into its lock file */
+};
+
+struct record {
+	bool known; /* false: another program's lock; nothing below means anything */
+	char host[RECORD_HOST_SIZE];
+	char command[RECORD_COMMAND_SIZE];
+	pid_t pid; /* on that host; 0 = not visible from there */
+	uid_t uid;
+	gid_t gid;
+	int64_t since; /* seconds since 1970, when the place in the queue was asked for */
+	char *content; /* what the holder has written; owned; NULL if nothing */
+	size_t content_size;
+};
+
+/* Frees what the record owns and empties it. */
+void record_fini(struct record *record);
+
+/* Copies everything; the target's former content is not freed. */
+void record_copy(struct record *to, const struct record *from);

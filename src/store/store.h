@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a lock store can do: the seam between the locks and etcd (or another store).
+ *
+ * A lock is a queue of places ordered by token; a token is larger than every earlier one of that
+ * lock and names its holder to others (a fencing token).  Our places belong to a session which the
+ * store may lose; then all of them are gone together.
+ *
+ * The one rule: every operation is answered exactly once, and never inside the call that started
+ * it.  A result below 0 is -errno: -EACCES (refused), -ENOSPC, -EFBIG, -EISDIR, -EIO (not reachable
+ * in time, or an answer that makes no sense).  Results above 0 are the outcomes below.
+ *
+ * A path is relative to the mount's root, without a slash at either end; "" is the root itself.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <uthash.h>
+
+#include "store/record.h"
+
+struct store;
+
+enum store_outcome {
+	STORE_BUSY = 1, /* a try met somebody */
+	STORE_GONE,     /* the place is not in the queue any more */
+	STORE_LOST,     /* the session was lost: nothing of it is held */
+};
+
+enum { STORE_ID_SIZE = 48 };
+
+/* One of our places in the queue of a lock.  Embedded in its owner, who keeps it until it is left.
+ */
+struct store_place {
+	/* Set by the owner before joining; borrowed until the place is left. */
+	const char *path;
+	bool shared;
+	const struct record *record;
+
+	/* Set by the store when it has joined. */
+	uint64_t token;
+
+	/* The store's own. */
+	char id[STORE_ID_SIZE]; /* its name in the queue; never used again */
+	bool placed;            /* known to be in the store */
+	bool leaving;
+	uint64_t placed_at; /* when, on the store's own count */
+	UT_hash_handle hh;
+};
+
+/* Anybody's place, as read from the store. */
+struct store_contender {
+	uint64_t token;
+	bool shared;
+	const char *id;
+	struct store_place *ours; /* NULL: somebody else's */
+};
+
+/* A lock's queue in the order of tokens, as it was at `revision`. */
+struct store_queue {
+	uint64_t revision;
+	const struct store_contender *contenders;
+	size_t count;
+};
+
+enum store_hold { STORE_HOLD_INHERIT, STORE_HOLD_CLOSE };
+enum store_names { STORE_NAMES_INHERIT, STORE_NAMES_HELD, STORE_NAMES_ALWAYS };
+enum store_open { STORE_OPEN_INHERIT, STORE_OPEN_PLAIN, STORE_OPEN_LOCK };
+enum store_on_loss {
+	STORE_ON_LOSS_INHERIT,
+	STORE_ON_LOSS_ERROR,
+	STORE_ON_LOSS_TERM,
+	STORE_ON_LOSS_KILL
+};
+enum store_record { STORE_RECORD_INHERIT, STORE_RECORD_YES, STORE_RECORD_NO };
+
+/* A directory's policies: INHERIT stands for "as the directory above". */
+struct store_policy {
+	enum store_hold hold;
+	enum store_names names;
+	enum store_open open;
+	enum store_on_loss on_loss;
+	enum store_record record;
+};
+
+struct store_directory {
+	mode_t mode; /* permission bits */
+	uid_t uid;
+	gid_t gid;
+	struct timespec atime, mtime, ctime;
+	struct store_policy policy;
+};
+
+/* A change of a directory: the fields named in `mask` are set. */
+enum {
+	STORE_CHANGE_MODE = 1,
+	STORE_CHANGE_UID = 2,
+	STORE_CHANGE_GID = 4,
+	STORE_CHANGE_ATIME = 8,
+	STORE_CHANGE_MTIME = 16,
+	STORE_CHANGE_POLICY = 32, /* policy is replaced as a whole */
+};
+
+enum store_kind { STORE_KIND_FREE, STORE_KIND_LOCK, STORE_KIND_DIRECTORY };
+
+/* What a name is. */
+struct store_view {
+	enum store_kind kind;
+	struct store_directory directory; /* of a directory */
+	uint64_t token;                   /* of the first in a lock's queue, and the rest with it */
+	bool shared;
+	struct record record;
+};
+
+/* A name in a directory. */
+struct store_name {
+	char *name;
+	bool directory;
+};
+
+enum store_session { STORE_SESSION_HELD, STORE_SESSION_DOUBTFUL, STORE_SESSION_LOST };
+
+/* News of the store.  Each is called from the loop, never inside a call to the store. */
+struct store_events {
+	/*
+	 * The session's state has changed.  From the moment of LOST on nothing of ours is held;
+	 * operations on places that were under way are answered with STORE_LOST before that.  HELD
+	 * after LOST is a new session: what still waits has to join again.
+	 */
+	void (*session)(void *user, enum store_session state);
+	/* A place of ours has gone without our doing.  The place is the owner's again. */
+	void (*gone)(void *user, struct store_place *place);
+	/* Somebody's place was given back: the places of that id whose token is below revision. */
+	void (*removed)(void *user, const char *path, const char *id, uint64_t revision);
+	/* News may have been missed: read the queues in which something of ours waits. */
+	void (*recheck)(void *user);
+	/* The store can be reached again, or not any more. */
+	void (*reachable)(void *user, bool reachable);
+};
+
+typedef void store_done_fn(void *user, int result);
+/* queue: what was learnt of it (see join); borrowed until the callback returns; NULL if result. */
+typedef void store_queue_fn(void *user, int result, const struct store_queue *queue);
+/* view: NULL if result; its record may be taken over with take(). */
+typedef void store_view_fn(void *user, int result, struct store_view *view);
+/* names: borrowed until the callback returns. */
+typedef void store_list_fn(void *user, int result, const struct store_name *names, size_t count);
+/* holder: a JSON object, or NULL if the lock is free; queue: a JSON array.  Borrowed. */
+typedef void store_describe_fn(void *user, int result, const char *holder, const char *queue);
+
+struct store_ops {
+	/*
+	 * Connects and opens the session.  fn gets 0, or -errno when the store could not be reached
+	 * within the timeout or refuses; why is in the log then.
+	 */
+	void (*start)(struct store *store, store_done_fn *fn, void *user);
+	/* Ends the session, which gives back every place at once.  Answered within the timeout. */
+	void (*stop)(struct store *store, store_done_fn *fn, void *user);
+	void (*free)(struct store *store);
+
+	/*
+	 * Joins the queue at its end.  `known`: the caller knows all places up to this token, and
+	 * the queue it is given shows only later ones.  Tries for ever; ends with 0, STORE_LOST,
+	 * -EISDIR, -EACCES, -ENOSPC, -EFBIG.
+	 */
+	void (*join)(struct store *store, struct store_place *place, uint64_t known,
+		store_queue_fn *fn, void *user);
+	/*
+	 * Takes the lock if that needs no waiting: 0 or STORE_BUSY.  `replaces`, if not NULL, is a
+	 * place of ours in the same queue that does not stand in the way.  On -EIO the place may or
+	 * may not be in the queue: leave it.
+	 */
+	void (*try)(struct store *store, struct store_place *place,
+		const struct store_place *replaces, store_done_fn *fn, void *user);
+	/* Gives a place back; tries until the store has it or the session is lost (also 0). */
+	void (*leave)(
+		struct store *store, struct store_place *place, store_done_fn *fn, void *user);
+	/* Asks whether the place is there now: 0, STORE_GONE, STORE_LOST. */
+	void (*confirm)(
+		struct store *store, struct store_place *place, store_done_fn *fn, void *user);
+	/* Stores place->record anew: 0, STORE_GONE, STORE_LOST. */
+	void (*write)(
+		struct store *store, struct store_place *place, store_done_fn *fn, void *user);
+	/* Reads the whole queue. */
+	void (*queue)(struct store *store, const char *path, store_queue_fn *fn, void *user);
+	/* The caller found by reading that it was not told of something: listen anew. */
+	void (*deaf)(struct store *store);
+
+	void (*lookup)(struct store *store, const char *path, store_view_fn *fn, void *user);
+	void (*describe)(struct store *store, const char *path, store_describe_fn *fn, void *user);
+	void (*list)(struct store *store, const char *path, store_list_fn *fn, void *user);
+	/* -EEXIST if there is a lock or a directory of that name. */
+	void (*mkdir)(struct store *store, const char *path,
+		const struct store_directory *directory, store_done_fn *fn, void *user);
+	/* -ENOTEMPTY, -ENOENT. */
+	void (*rmdir)(struct store *store, const char *path, store_done_fn *fn, void *user);
+	/* -ENOENT. */
+	void (*change)(struct store *store, const char *path, unsigned int mask,
+		const struct store_directory *to, store_done_fn *fn, void *user);
+
+	/* False while the store is known not to answer. */
+	bool (*reachable)(const struct store *store);
+	enum store_session (*session)(const struct store *store);
+	/* In words, what went wrong last; borrowed. */
+	const char *(*reason)(const struct store *store);
+};
+
+/* The implementation embeds this. */
+struct store {
+	const struct store_ops *ops;
+	const struct store_events *events; /* set by the owner before start; user goes with it */
+	void *user;
+};

@@ -420,6 +420,7 @@ int options_parse(struct options *options, int argc, char **argv)
 	options->timeout *= 1000;
 	options->fuse_argc = args.argc;
 	options->fuse_argv = args.argv;
+	options->fuse_allocated = args.allocated;
 	free(parsing.password_file);
 	free(parsing.mount_point);
 	return error;
@@ -427,8 +428,9 @@ int options_parse(struct options *options, int argc, char **argv)
 
 void options_fini(struct options *options)
 {
-	struct fuse_args args = {
-		.argc = options->fuse_argc, .argv = options->fuse_argv, .allocated = 1};
+	struct fuse_args args = {.argc = options->fuse_argc,
+		.argv = options->fuse_argv,
+		.allocated = options->fuse_allocated};
 
 	options_forget_password(options);
 	for (size_t i = 0; i < options->endpoint_count; i++)

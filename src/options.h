@@ -28,6 +28,7 @@ struct options {
 	/* FUSE's own options: a program name, then "-o", option, ... */
 	int fuse_argc;
 	char **fuse_argv;
+	bool fuse_allocated; /* fuse_argv is ours, not main's */
 };
 
 /*

@@ -43,7 +43,7 @@ static bool is_bystander(const struct hold *hold, pid_t pid)
 	const struct handle *handle;
 	bool other = false;
 
-	DL_FOREACH (hold->node->handles, handle) {
+	DL_FOREACH(hold->node->handles, handle) {
 		if (handle->opener.pid != pid)
 			continue;
 		if (has_stake_of(hold, handle))
@@ -90,7 +90,7 @@ static void on_lost(void *user)
 	struct handle *handle;
 
 	hold->lost = true;
-	DL_FOREACH (hold->node->handles, handle) {
+	DL_FOREACH(hold->node->handles, handle) {
 		if (has_stake_of(hold, handle) && handle->poll)
 			poll_notify(take(handle->poll));
 	}
@@ -138,8 +138,7 @@ static void wake_sharers(struct node *node, const struct hold *hold)
 {
 	struct request *request;
 
-	DL_FOREACH2(node->pending, request, pending_next)
-	{
+	DL_FOREACH2(node->pending, request, pending_next) {
 		if (hold_find(node, request->handle, (enum stake_kind)request->kind,
 			    request->owner) != hold)
 			continue;
@@ -171,6 +170,20 @@ static void granted(struct request *request, struct holding *holding)
 	request->next(request);
 }
 
+/* What it has is more than it asked for; that excludes whom it must. */
+static void keep_stronger(struct request *request)
+{
+	struct hold *hold = hold_find(
+		request->node, request->handle, (enum stake_kind)request->kind, request->owner);
+
+	if (!hold || hold->lost) {
+		refuse(request, -EIO);
+		return;
+	}
+	stake_add(hold, request);
+	request->next(request);
+}
+
 static void on_taken(void *user, int result)
 {
 	struct request *request = user;
@@ -182,6 +195,8 @@ static void on_taken(void *user, int result)
 	} else if (result == -EINTR && request->retry) {
 		request->retry = false;
 		lock_for_request(request);
+	} else if (request->downgrade) {
+		keep_stronger(request);
 	} else {
 		refuse(request, result == CLAIM_BUSY ? -EAGAIN : result);
 	}
@@ -200,7 +215,7 @@ static void ask(struct request *request, struct holding *replaces)
 	fill_record(request, &record);
 	struct lockspace_request take_request = {.path = request->node->path,
 		.shared = !request->exclusive,
-		.try = !request->wait,
+		.try = !request->wait || request->downgrade,
 		.replaces = replaces,
 		.record = &record,
 		.on_taken = on_taken,
@@ -208,7 +223,7 @@ static void ask(struct request *request, struct holding *replaces)
 		.user = request};
 	request->holding = lockspace_take(request->fs->space, &take_request);
 	DL_APPEND2(request->node->pending, request, pending_prev, pending_next);
-	if (request->wait && !request->interruptible) {
+	if (!take_request.try && !request->interruptible) {
 		request->interruptible = true;
 		request_on_interrupt(request, on_interrupt);
 	}
@@ -219,6 +234,13 @@ static bool is_flock_conversion(const struct request *request, const struct hold
 {
 	return request->kind == STAKE_FLOCK && hold_is_only(hold, request->handle, STAKE_FLOCK) &&
 	       request->exclusive == lockspace_is_shared(hold->holding);
+}
+
+/* It may not open a gap: the shared place has to be there before the exclusive one goes. */
+static bool is_fcntl_downgrade(const struct request *request, const struct hold *hold)
+{
+	return request->kind == STAKE_FCNTL && !request->exclusive &&
+	       !lockspace_is_shared(hold->holding) && stake_is_covered(hold, request);
 }
 
 void lock_for_request(struct request *request)
@@ -236,10 +258,11 @@ void lock_for_request(struct request *request)
 		ask(request, NULL);
 	} else if (request->exclusive && lockspace_is_shared(hold->holding)) {
 		ask(request, hold->holding);
+	} else if (is_fcntl_downgrade(request, hold)) {
+		request->downgrade = true;
+		ask(request, hold->holding);
 	} else {
-		/* It has what it asks for.  A lock that is stronger than needed is kept. */
-		stake_add(hold, request);
-		request->next(request);
+		keep_stronger(request);
 	}
 }
 

@@ -35,6 +35,11 @@ static void found_directory(struct request *request, const struct store_director
 	reply_entry(request, node, &attr);
 }
 
+static bool every_name_exists(const struct node *directory)
+{
+	return node_policy(directory).names == STORE_NAMES_ALWAYS;
+}
+
 static void on_looked_up(void *user, int result, struct store_view *view)
 {
 	struct request *request = user;
@@ -45,7 +50,10 @@ static void on_looked_up(void *user, int result, struct store_view *view)
 	}
 	switch (view->kind) {
 	case STORE_KIND_FREE:
-		reply_error(request, -ENOENT);
+		if (every_name_exists(request->node))
+			found_lock(request, NULL, 0, false);
+		else
+			reply_error(request, -ENOENT);
 		break;
 	case STORE_KIND_LOCK:
 		found_lock(request, &view->record, view->token, view->shared);
@@ -63,14 +71,39 @@ static void ask_store(struct request *request)
 	store->ops->lookup(store, request->path, on_looked_up, request);
 }
 
+static void lookup(struct request *request);
+
+/* The nodes stay for good: they are how it is known, from now on, that these are directories. */
+static void on_learnt(void *user, int result, const struct store_name *names, size_t count)
+{
+	struct request *request = user;
+	struct node *parent = request->node;
+
+	if (result) {
+		reply_error(request, result);
+		return;
+	}
+	parent->has_learnt = true;
+	for (size_t i = 0; i < count; i++) {
+		cleanup(free_ptr) char *path = node_child_path(parent, names[i].name);
+		if (names[i].directory)
+			node_get(request->fs, parent, path, true);
+	}
+	lookup(request);
+}
+
 static void lookup(struct request *request)
 {
 	struct holding *holding = lockspace_find(request->fs->space, request->path);
-	bool always = node_policy(request->node).names == STORE_NAMES_ALWAYS;
+	struct store *store = request->fs->store;
+	struct node *parent = request->node;
+	bool always = every_name_exists(parent);
 
 	if (holding)
 		found_lock(request, lockspace_record(holding), lockspace_token(holding),
 			lockspace_is_shared(holding));
+	else if (always && !parent->has_learnt)
+		store->ops->list(store, parent->path, on_learnt, request);
 	else if (always && !node_find(request->fs, request->path, true))
 		found_lock(request, NULL, 0, false);
 	else
@@ -148,7 +181,7 @@ static void on_released(void *user, int result)
 static void on_seen(void *user, int result, struct store_view *view)
 {
 	struct request *request = user;
-	bool always = node_policy(request->node).names == STORE_NAMES_ALWAYS;
+	bool always = every_name_exists(request->node);
 
 	if (!result && view->kind == STORE_KIND_LOCK)
 		result = -EBUSY;
@@ -170,7 +203,7 @@ static struct hold *find_hold_of_uid(struct node *node, uid_t uid)
 {
 	struct hold *hold;
 
-	DL_FOREACH (node->holds, hold) {
+	DL_FOREACH(node->holds, hold) {
 		if (!hold->lost && lockspace_record(hold->holding)->uid == uid)
 			return hold;
 	}
@@ -181,7 +214,7 @@ static bool is_held_here(const struct node *node)
 {
 	const struct hold *hold;
 
-	DL_FOREACH (node->holds, hold) {
+	DL_FOREACH(node->holds, hold) {
 		if (!hold->lost)
 			return true;
 	}

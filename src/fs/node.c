@@ -214,15 +214,15 @@ void nodes_fini(struct fs *fs)
 	struct node *node, *next;
 
 	/* What is open keeps its node, whose parents it keeps: nothing is freed twice. */
-	HASH_ITER (hh, fs->nodes, node, next) {
+	HASH_ITER(hh, fs->nodes, node, next) {
 		node->references++;
 	}
-	HASH_ITER (hh, fs->nodes, node, next) {
+	HASH_ITER(hh, fs->nodes, node, next) {
 		holds_free(node);
 		while (node->handles)
 			handle_free(node->handles);
 	}
-	HASH_ITER (hh, fs->nodes, node, next) {
+	HASH_ITER(hh, fs->nodes, node, next) {
 		node_free(node);
 	}
 }

@@ -36,6 +36,7 @@ struct node {
 
 	struct store_directory directory; /* as read last */
 	int64_t read_at;                  /* on loop_clock(); 0 = never */
+	bool has_learnt;                  /* which directories are in it, for names=always */
 };
 
 /* The inode number of a path. */

@@ -19,7 +19,7 @@ void ranges_remove(struct range **ranges, uint64_t start, uint64_t end)
 {
 	struct range *range, *next, *parts = NULL;
 
-	DL_FOREACH_SAFE (*ranges, range, next) {
+	DL_FOREACH_SAFE(*ranges, range, next) {
 		if (range->end < start || range->start > end)
 			continue;
 		if (range->start < start)

@@ -50,6 +50,7 @@ struct request {
 	uint64_t start, end;
 	bool exclusive, wait;
 	bool interruptible; /* request_on_interrupt was called */
+	bool downgrade;     /* from exclusive to shared, if nobody waits who would mind */
 	bool retry;         /* another request of the handle got the lock: look again */
 	struct request *pending_prev, *pending_next; /* in node->pending */
 

@@ -23,8 +23,8 @@ struct hold *hold_find(
 	struct hold *hold;
 	struct stake *stake;
 
-	DL_FOREACH (node->holds, hold) {
-		DL_FOREACH (hold->stakes, stake) {
+	DL_FOREACH(node->holds, hold) {
+		DL_FOREACH(hold->stakes, stake) {
 			if (is_shared_by(stake, handle, kind, owner))
 				return hold;
 		}
@@ -37,7 +37,7 @@ struct hold *hold_of_handle(const struct handle *handle)
 	struct hold *hold, *found = NULL;
 	struct stake *stake;
 
-	DL_FOREACH (handle->node->holds, hold) {
+	DL_FOREACH(handle->node->holds, hold) {
 		DL_SEARCH_SCALAR(hold->stakes, stake, handle, handle);
 		if (stake && (!found || hold->lost))
 			found = hold;
@@ -57,7 +57,7 @@ bool hold_is_only(const struct hold *hold, const struct handle *handle, enum sta
 {
 	const struct stake *stake;
 
-	DL_FOREACH (hold->stakes, stake) {
+	DL_FOREACH(hold->stakes, stake) {
 		if (stake->kind != kind || stake->handle != handle)
 			return false;
 	}
@@ -75,11 +75,11 @@ struct hold *hold_new(struct node *node, struct holding *holding)
 	return hold;
 }
 
-static struct stake *find_stake(struct hold *hold, const struct request *request)
+static struct stake *find_stake(const struct hold *hold, const struct request *request)
 {
 	struct stake *stake;
 
-	DL_FOREACH (hold->stakes, stake) {
+	DL_FOREACH(hold->stakes, stake) {
 		if ((int)stake->kind != request->kind)
 			continue;
 		if (stake->kind == STAKE_FCNTL ? stake->owner == request->owner
@@ -87,6 +87,20 @@ static struct stake *find_stake(struct hold *hold, const struct request *request
 			return stake;
 	}
 	return NULL;
+}
+
+bool stake_is_covered(const struct hold *hold, const struct request *request)
+{
+	const struct stake *stake = find_stake(hold, request);
+	const struct range *range;
+
+	if (!stake || hold->stakes->next)
+		return false;
+	DL_FOREACH(stake->ranges, range) {
+		if (range->start < request->start || range->end > request->end)
+			return false;
+	}
+	return true;
 }
 
 void stake_add(struct hold *hold, const struct request *request)
@@ -139,7 +153,7 @@ struct hold *stake_remove(const struct request *request)
 	struct node *node = request->handle->node;
 	struct hold *hold;
 
-	DL_FOREACH (node->holds, hold) {
+	DL_FOREACH(node->holds, hold) {
 		struct stake *stake = find_stake(hold, request);
 		if (!stake)
 			continue;
@@ -160,8 +174,8 @@ static void close_stakes(struct node *node, const struct handle *handle, uint64_
 	struct stake *stake, *next;
 
 	node_ref(node);
-	DL_FOREACH_SAFE (node->holds, hold, next_hold) {
-		DL_FOREACH_SAFE (hold->stakes, stake, next) {
+	DL_FOREACH_SAFE(node->holds, hold, next_hold) {
+		DL_FOREACH_SAFE(hold->stakes, stake, next) {
 			if (handle ? stake->handle == handle
 				   : stake->kind == STAKE_FCNTL && stake->owner == owner)
 				stake_free(hold, stake);

@@ -51,6 +51,9 @@ bool hold_has_stake(const struct hold *hold, enum stake_kind kind);
 /* True if there is no other stake than this kind's of this handle. */
 bool hold_is_only(const struct hold *hold, const struct handle *handle, enum stake_kind kind);
 
+/* True if the request's own stake is the only one, and its range covers all that it had. */
+bool stake_is_covered(const struct hold *hold, const struct request *request);
+
 /* The request got a lock: makes the hold of it, or puts the lock in place of a former one. */
 struct hold *hold_new(struct node *node, struct holding *holding);
 

@@ -47,7 +47,7 @@ static void bury(struct lock *lock, const struct rival *tomb)
 {
 	struct lock_entry *e, *next;
 
-	DL_FOREACH_SAFE (lock->view, e, next) {
+	DL_FOREACH_SAFE(lock->view, e, next) {
 		if (e->token >= tomb->entry.token)
 			break;
 		if (!e->claim && strcmp(rival_of(e)->id, tomb->id) == 0)
@@ -157,7 +157,7 @@ static bool is_busy_here(const struct lock *lock, const struct claim *claim)
 {
 	const struct lock_entry *e;
 
-	DL_FOREACH (lock->view, e) {
+	DL_FOREACH(lock->view, e) {
 		if (e->claim && e->claim != claim->replaces && !(claim->shared && e->shared))
 			return true;
 	}
@@ -211,7 +211,7 @@ static void try_succeeded(struct lock *lock, struct claim *claim, uint64_t token
 {
 	struct lock_entry *e, *next;
 
-	DL_FOREACH_SAFE (lock->view, e, next) {
+	DL_FOREACH_SAFE(lock->view, e, next) {
 		if (!e->claim && !(claim->shared && e->shared))
 			drop_rival(lock, e);
 	}
@@ -366,7 +366,7 @@ static bool drop_unseen(struct lock *lock, uint64_t revision, const struct rival
 	struct lock_entry *e, *next;
 	bool dropped = false;
 
-	DL_FOREACH_SAFE (lock->view, e, next) {
+	DL_FOREACH_SAFE(lock->view, e, next) {
 		while (seen && seen->entry.token < e->token)
 			seen = seen->next;
 		if (e->claim || e->token > revision || (seen && seen->entry.token == e->token))

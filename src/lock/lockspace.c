@@ -84,7 +84,7 @@ static void tell_waiters(struct waiter **list, uint64_t version, int result)
 {
 	struct waiter *mine = NULL, *waiter, *next;
 
-	DL_FOREACH_SAFE (*list, waiter, next) {
+	DL_FOREACH_SAFE(*list, waiter, next) {
 		if (waiter->version > version)
 			continue;
 		DL_DELETE(*list, waiter);
@@ -102,7 +102,7 @@ static void free_waiters(struct waiter **list)
 {
 	struct waiter *waiter, *next;
 
-	DL_FOREACH_SAFE (*list, waiter, next) {
+	DL_FOREACH_SAFE(*list, waiter, next) {
 		DL_DELETE(*list, waiter);
 		free(waiter);
 	}
@@ -362,7 +362,7 @@ static void on_recheck(void *user)
 	struct lockspace *space = user;
 	struct named_lock *named, *next;
 
-	HASH_ITER (hh, space->locks, named, next) {
+	HASH_ITER(hh, space->locks, named, next) {
 		if (!named->is_read && lock_is_contended(&named->lock))
 			read_queue(named);
 	}
@@ -376,7 +376,7 @@ static void on_session(void *user, enum store_session state)
 
 	if (suspended != space->suspended) {
 		space->suspended = suspended;
-		HASH_ITER (hh, space->locks, named, next) {
+		HASH_ITER(hh, space->locks, named, next) {
 			if (suspended)
 				lock_suspend(&named->lock);
 			else
@@ -416,11 +416,10 @@ static void on_reachable(void *user, bool reachable)
 
 	if (reachable)
 		return;
-	DL_FOREACH2(space->leaving, holding, leaving_next)
-	{
+	DL_FOREACH2(space->leaving, holding, leaving_next) {
 		tell_later(space, &holding->released);
 	}
-	HASH_ITER (hh, space->locks, named, next) {
+	HASH_ITER(hh, space->locks, named, next) {
 		tell_waiters(&named->settlers, UINT64_MAX, -EIO);
 	}
 }
@@ -470,7 +469,7 @@ void lockspace_free(struct lockspace *space)
 	if (!space)
 		return;
 	free_holdings(space);
-	HASH_ITER (hh, space->locks, named, next) {
+	HASH_ITER(hh, space->locks, named, next) {
 		HASH_DEL(space->locks, named);
 		lock_fini(&named->lock);
 		free_waiters(&named->settlers);
@@ -669,8 +668,7 @@ const char *lockspace_leaving_below(struct lockspace *space, const char *directo
 	size_t length = strlen(directory);
 	struct holding *holding;
 
-	DL_FOREACH2(space->leaving, holding, leaving_next)
-	{
+	DL_FOREACH2(space->leaving, holding, leaving_next) {
 		const char *path = holding->named->path;
 		if (!length || (strncmp(path, directory, length) == 0 && path[length] == '/'))
 			return path;

@@ -16,6 +16,9 @@ enum {
 	MIN_ATTEMPT = 200,
 	MAX_BACKOFF = 1000,
 	REASON_SIZE = 256,
+	/* A broken connection is no evidence that etcd is down, unless nothing else comes for so
+	   long. */
+	DISBELIEF = 1000,
 };
 
 /* How many requests a lane has in flight.  More only makes etcd slower for everybody. */
@@ -30,7 +33,8 @@ struct lane {
 
 struct endpoint {
 	char *url;
-	bool failed; /* at the last attempt */
+	int64_t failing_since; /* on loop_clock(); 0 while it answers */
+	bool down;
 };
 
 struct etcd_client {
@@ -43,7 +47,7 @@ struct etcd_client {
 	struct http_pool *stream_pool;
 	bool reachable;
 	char last_error[REASON_SIZE];
-	etcd_reachable_fn *on_reachable;
+	const struct etcd_client_events *events;
 	void *user_data;
 
 	char *user, *password;
@@ -74,28 +78,40 @@ static void set_reachable(struct etcd_client *client, bool reachable)
 		log_warning("etcd answers again (%s)", client->endpoints[client->preferred].url);
 	else
 		log_warning("etcd does not answer: %s", client->last_error);
-	client->on_reachable(client->user_data, reachable);
+	client->events->reachable(client->user_data, reachable);
 }
 
-static void endpoint_failed(struct etcd_client *client, size_t index, const char *reason)
+static bool all_are_down(const struct etcd_client *client)
 {
-	bool all = true;
+	for (size_t i = 0; i < client->endpoint_count; i++) {
+		if (!client->endpoints[i].down)
+			return false;
+	}
+	return true;
+}
 
-	client->endpoints[index].failed = true;
-	snprintf(client->last_error, sizeof(client->last_error), "%s: %s",
-		client->endpoints[index].url, reason);
+static void endpoint_failed(struct etcd_client *client, size_t index, int error, const char *reason)
+{
+	struct endpoint *endpoint = &client->endpoints[index];
+
+	if (!endpoint->failing_since)
+		endpoint->failing_since = loop_clock();
+	if (error == -ETIMEDOUT || loop_clock() - endpoint->failing_since >= DISBELIEF)
+		endpoint->down = true;
+	snprintf(client->last_error, sizeof(client->last_error), "%s: %s", endpoint->url, reason);
 	log_trace("etcd %s", client->last_error);
 	if (index == client->preferred)
 		client->preferred = (index + 1) % client->endpoint_count;
-	for (size_t i = 0; i < client->endpoint_count; i++)
-		all = all && client->endpoints[i].failed;
-	if (all)
+	if (all_are_down(client))
 		set_reachable(client, false);
+	if (error == -ETIMEDOUT)
+		client->events->silent(client->user_data, endpoint->url);
 }
 
 static void endpoint_answered(struct etcd_client *client, size_t index)
 {
-	client->endpoints[index].failed = false;
+	client->endpoints[index].failing_since = 0;
+	client->endpoints[index].down = false;
 	client->preferred = index;
 	set_reachable(client, true);
 }
@@ -208,7 +224,7 @@ static void handle_refusal(struct etcd_call *call, int status, const char *body)
 	copy_string(client->last_error, sizeof(client->last_error), error.message);
 	switch (error.kind) {
 	case WIRE_ERROR_RETRY:
-		endpoint_failed(client, call->endpoint, error.message);
+		endpoint_failed(client, call->endpoint, -EAGAIN, error.message);
 		repeat(call);
 		return;
 	case WIRE_ERROR_TOKEN:
@@ -260,7 +276,7 @@ static void on_http_done(void *user, const struct http_result *result)
 		log_warning("etcd: %s: %s", call->rpc, result->reason);
 		finish(call, -EIO, NULL);
 	} else if (result->error) {
-		endpoint_failed(client, call->endpoint, result->reason);
+		endpoint_failed(client, call->endpoint, result->error, result->reason);
 		repeat(call);
 	} else if (result->status != 200) {
 		handle_refusal(call, result->status, result->body);
@@ -294,7 +310,7 @@ static void send_call(struct etcd_call *call)
 	/* A call's first attempts go round the endpoints, beginning with the preferred one. */
 	call->endpoint =
 		call->attempts ? (call->endpoint + 1) % client->endpoint_count : client->preferred;
-	if (call->attempts && !client->endpoints[client->preferred].failed)
+	if (call->attempts && !client->endpoints[client->preferred].failing_since)
 		call->endpoint = client->preferred;
 	cleanup(free_ptr) char *url =
 		xasprintf("%s%s", client->endpoints[call->endpoint].url, call->rpc);
@@ -375,7 +391,7 @@ static void authenticate(struct etcd_client *client)
 /* --- the interface --- */
 
 struct etcd_client *etcd_client_new(struct loop *loop, const struct etcd_client_options *options,
-	etcd_reachable_fn *fn, void *user)
+	const struct etcd_client_events *events, void *user)
 {
 	struct etcd_client *client = xzalloc(sizeof(*client));
 	struct http_tls tls = {options->ca_file, options->cert_file, options->key_file};
@@ -390,7 +406,7 @@ struct etcd_client *etcd_client_new(struct loop *loop, const struct etcd_client_
 	client->password = xstrdup(options->password ? options->password : "");
 	client->timeout = options->timeout;
 	client->reachable = true;
-	client->on_reachable = fn;
+	client->events = events;
 	client->user_data = user;
 	client->stream_pool = http_pool_new(loop, &tls);
 	for (int i = 0; i < ETCD_LANES; i++) {
@@ -492,6 +508,6 @@ void etcd_client_blame(struct etcd_client *client, const char *url, const char *
 {
 	for (size_t i = 0; i < client->endpoint_count; i++) {
 		if (strcmp(client->endpoints[i].url, url) == 0)
-			endpoint_failed(client, i, reason);
+			endpoint_failed(client, i, -ECONNRESET, reason);
 	}
 }

@@ -70,12 +70,17 @@ struct etcd_call {
 	struct etcd_call *prev, *next;
 };
 
-/* reachable: called from the loop when the cluster stops or starts answering. */
-typedef void etcd_reachable_fn(void *user, bool reachable);
+/* Called from the loop. */
+struct etcd_client_events {
+	/* The cluster stops or starts answering. */
+	void (*reachable)(void *user, bool reachable);
+	/* The endpoint of that URL did not answer a call in time. */
+	void (*silent)(void *user, const char *url);
+};
 
 /* options are copied.  NULL if libcurl can't be set up. */
 struct etcd_client *etcd_client_new(struct loop *loop, const struct etcd_client_options *options,
-	etcd_reachable_fn *fn, void *user);
+	const struct etcd_client_events *events, void *user);
 /* No call may be under way. */
 void etcd_client_free(struct etcd_client *client);
 
@@ -84,7 +89,7 @@ void etcd_call_start(struct etcd_client *client, struct etcd_call *call);
 void etcd_call_cancel(struct etcd_call *call);
 bool etcd_call_active(const struct etcd_call *call);
 
-/* False while every endpoint failed at its last attempt. */
+/* False while every endpoint has been silent, or failing for a second, since it last answered. */
 bool etcd_client_reachable(const struct etcd_client *client);
 /* In words, what the last failed attempt said. */
 const char *etcd_client_last_error(const struct etcd_client *client);

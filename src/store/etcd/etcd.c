@@ -95,7 +95,7 @@ static void forget_places(struct etcd *etcd)
 {
 	struct store_place *place, *next;
 
-	HASH_ITER (hh, etcd->places, place, next) {
+	HASH_ITER(hh, etcd->places, place, next) {
 		HASH_DEL(etcd->places, place);
 		place->placed = false;
 	}
@@ -105,7 +105,7 @@ static struct etcd_op *first_op(struct etcd *etcd, bool of_session)
 {
 	struct etcd_op *op;
 
-	DL_FOREACH (etcd->ops, op) {
+	DL_FOREACH(etcd->ops, op) {
 		if (op->of_session || !of_session)
 			return op;
 	}
@@ -209,7 +209,7 @@ static void compare_places(struct etcd *etcd, const struct wire_kvs *keys)
 
 	for (size_t i = 0; i < keys->count; i++)
 		check_key(etcd, &keys->kv[i]);
-	HASH_ITER (hh, etcd->places, place, next) {
+	HASH_ITER(hh, etcd->places, place, next) {
 		bool seen = place->placed_at == UINT64_MAX;
 		if (seen)
 			place->placed_at = 0;
@@ -355,6 +355,8 @@ static void etcd_stop(struct store *store, store_done_fn *fn, void *user)
 	loop_timer_disarm(&etcd->start_timer);
 	loop_timer_disarm(&etcd->check_timer);
 	etcd_call_cancel(&etcd->check_call);
+	/* That everything goes is no news any more. */
+	etcd_watch_stop(&etcd->watch);
 	etcd_lease_stop(
 		&etcd->lease, loop_clock() + etcd_client_timeout(etcd->client), on_lease_stopped);
 }
@@ -379,8 +381,23 @@ static void on_reachable(void *user, bool reachable)
 {
 	struct etcd *etcd = user;
 
+	/* Somebody has to find out when it answers again. */
+	if (!reachable)
+		etcd_lease_renew(&etcd->lease);
 	etcd->store.events->reachable(etcd->store.user, reachable);
 }
+
+/* A member that does not answer calls may well be silent about deletes too. */
+static void on_silent(void *user, const char *url)
+{
+	struct etcd *etcd = user;
+
+	if (etcd->watch.endpoint && strcmp(etcd->watch.endpoint, url) == 0)
+		etcd_watch_restart(&etcd->watch, "the member does not answer");
+}
+
+static const struct etcd_client_events client_events = {
+	.reachable = on_reachable, .silent = on_silent};
 
 static bool etcd_reachable(const struct store *store)
 {
@@ -399,7 +416,7 @@ static const char *etcd_reason(const struct store *store)
 
 static void etcd_deaf(struct store *store)
 {
-	etcd_watch_restart(&etcd_of(store)->watch);
+	etcd_watch_restart(&etcd_of(store)->watch, "events are missing");
 }
 
 static const struct store_ops etcd_ops = {
@@ -431,7 +448,7 @@ struct store *etcd_new(struct loop *loop, const struct etcd_options *options)
 	cleanup(free_ptr) char *first = key_first(options->prefix, "");
 	cleanup(free_ptr) char *end = key_end(options->prefix, "");
 
-	etcd->client = etcd_client_new(loop, &options->client, on_reachable, etcd);
+	etcd->client = etcd_client_new(loop, &options->client, &client_events, etcd);
 	if (!etcd->client) {
 		free(etcd);
 		return NULL;

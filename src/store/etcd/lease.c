@@ -107,11 +107,9 @@ static void on_renewed(struct etcd_call *call, int result, const char *body)
 	set_state(lease, STORE_SESSION_HELD);
 }
 
-static void on_renew(struct loop_timer *timer)
+void etcd_lease_renew(struct etcd_lease *lease)
 {
-	struct etcd_lease *lease = container_of(timer, struct etcd_lease, renew_timer);
-
-	if (etcd_call_active(&lease->call))
+	if (!lease->id || etcd_call_active(&lease->call))
 		return;
 	lease->call = (struct etcd_call){.rpc = "/v3/lease/keepalive",
 		.body = wire_lease(lease->id),
@@ -120,6 +118,11 @@ static void on_renew(struct loop_timer *timer)
 		.attempt_timeout = (int)(lease->ttl / ATTEMPTS_PER_TTL),
 		.fn = on_renewed};
 	etcd_call_start(lease->client, &lease->call);
+}
+
+static void on_renew(struct loop_timer *timer)
+{
+	etcd_lease_renew(container_of(timer, struct etcd_lease, renew_timer));
 }
 
 /* --- granting --- */

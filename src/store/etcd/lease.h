@@ -49,6 +49,9 @@ void etcd_lease_fini(struct etcd_lease *lease);
 /* Gets the first lease.  on_done once: 0, or -errno when it could not be had by `deadline`. */
 void etcd_lease_start(struct etcd_lease *lease, int64_t deadline, etcd_lease_done_fn *on_done);
 
+/* Renews it now, unless that is under way. */
+void etcd_lease_renew(struct etcd_lease *lease);
+
 /* etcd said of a request that the lease does not exist. */
 void etcd_lease_gone(struct etcd_lease *lease);
 

@@ -121,7 +121,7 @@ static void on_described(struct etcd_op *op, int error, const char *body)
 
 	error = parse(error, body, &result);
 	buffer_add_string(&queue, "[");
-	for (size_t i = 0; i < result.range_count && i < result.ranges[0].count; i++) {
+	for (size_t i = 0; i < result.ranges[0].count; i++) {
 		char *text = describe_kv(op, &result.ranges[0].kv[i]);
 		if (!text)
 			continue;
@@ -196,9 +196,9 @@ static void on_listed(struct etcd_op *op, int error, const char *body)
 	bool more = false;
 
 	error = parse(error, body, &result);
-	for (size_t i = 0; i < result.range_count && i < result.ranges[0].count; i++)
+	for (size_t i = 0; i < result.ranges[0].count; i++)
 		list_key(op, &result.ranges[0].kv[i]);
-	if (result.range_count && result.ranges[0].count) {
+	if (result.ranges[0].count) {
 		const struct wire_kvs *kvs = &result.ranges[0];
 		more = kvs->more && op->name_count < MAX_NAMES;
 		free(op->key);
@@ -253,8 +253,7 @@ static void on_made(struct etcd_op *op, int error, const char *body)
 	if (!error && !result.succeeded) {
 		/* An attempt whose answer was lost may have made it. */
 		const struct wire_kvs *kvs = &result.ranges[0];
-		bool ours = result.range_count && kvs->count &&
-			    value_directory_has_id(kvs->kv[0].value, op->id);
+		bool ours = kvs->count && value_directory_has_id(kvs->kv[0].value, op->id);
 		error = ours ? 0 : -EEXIST;
 	}
 	wire_result_fini(&result);
@@ -288,7 +287,7 @@ static void on_removed(struct etcd_op *op, int error, const char *body)
 	error = parse(error, body, &result);
 	if (!error && !result.succeeded) {
 		/* Not there: an attempt whose answer was lost may have removed it. */
-		if (result.range_count && result.ranges[0].count)
+		if (result.ranges[0].count)
 			error = -ENOTEMPTY;
 		else
 			error = op->call.attempts > 1 ? 0 : -ENOENT;

@@ -247,6 +247,21 @@ static void on_tried(struct etcd_op *op, int error, const char *body)
 	answer_done(op, error);
 }
 
+/* Holds if there is no key from first up to end, but perhaps the one of `except`. */
+static void compare_absent_except(struct wire_txn *txn, const struct etcd *etcd, const char *first,
+	const char *end, const struct store_place *except)
+{
+	if (!except) {
+		wire_if_absent(txn, first, end);
+		return;
+	}
+	cleanup(free_ptr) char *key = key_place(etcd->prefix, except->path, except->id);
+	/* Nobody's key is ours with a NUL behind it, so this is the next possible one. */
+	cleanup(free_ptr) char *after = xasprintf("%s\x01", key);
+	wire_if_absent(txn, first, key);
+	wire_if_absent(txn, after, end);
+}
+
 /* The range must be empty, but for shared places if ours is shared, and but for `replaces`. */
 static void compare_free(struct wire_txn *txn, const struct etcd *etcd, const char *first,
 	const char *end, const struct store_place *place, const struct store_place *replaces)
@@ -255,16 +270,10 @@ static void compare_free(struct wire_txn *txn, const struct etcd *etcd, const ch
 	cleanup(free_ptr) char *shared_end = xasprintf("%ss.", first);
 
 	if (place->shared) {
-		wire_if_absent(txn, first, shared_first);
+		compare_absent_except(txn, etcd, first, shared_first, replaces);
 		wire_if_absent(txn, shared_end, end);
-	} else if (replaces) {
-		cleanup(free_ptr) char *key = key_place(etcd->prefix, place->path, replaces->id);
-		/* No key of ours contains a byte below '.', so this is the next possible one. */
-		cleanup(free_ptr) char *after = xasprintf("%s\x01", key);
-		wire_if_absent(txn, first, key);
-		wire_if_absent(txn, after, end);
 	} else {
-		wire_if_absent(txn, first, end);
+		compare_absent_except(txn, etcd, first, end, replaces);
 	}
 }
 

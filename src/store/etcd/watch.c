@@ -217,8 +217,13 @@ void etcd_watch_start(struct etcd_watch *watch, uint64_t from)
 	open_stream(watch);
 }
 
-void etcd_watch_restart(struct etcd_watch *watch)
+void etcd_watch_stop(struct etcd_watch *watch)
+{
+	close_stream(watch);
+}
+
+void etcd_watch_restart(struct etcd_watch *watch, const char *reason)
 {
 	if (watch->is_open)
-		failed(watch, "events are missing");
+		failed(watch, reason);
 }

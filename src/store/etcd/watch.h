@@ -51,5 +51,8 @@ void etcd_watch_fini(struct etcd_watch *watch);
 /* Opens the stream, for deletes at or after that revision. */
 void etcd_watch_start(struct etcd_watch *watch, uint64_t from);
 
-/* Something was not told: the stream is opened anew, at another member if there is one. */
-void etcd_watch_restart(struct etcd_watch *watch);
+/* Nothing is told any more. */
+void etcd_watch_stop(struct etcd_watch *watch);
+
+/* The stream can't be trusted: it is opened anew, at another member if there is one. */
+void etcd_watch_restart(struct etcd_watch *watch, const char *reason);

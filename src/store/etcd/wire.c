@@ -333,7 +333,7 @@ static int parse_range(const struct cJSON *json, struct wire_kvs *kvs)
 	size_t capacity = 0;
 
 	kvs->more = json_bool(json, "more");
-	json_each (item, json_get(json, "kvs")) {
+	json_each(item, json_get(json, "kvs")) {
 		struct wire_kv *kv = add_kv(kvs, &capacity);
 		if (!parse_kv(item, kv) || !kv->created)
 			return -EBADMSG;
@@ -350,7 +350,7 @@ int wire_parse_txn(const char *body, struct wire_result *result)
 		.revision = json_u64(json_get(json, "header"), "revision"),
 		.succeeded = json_bool(json, "succeeded"),
 	};
-	json_each (response, json_get(json, "responses")) {
+	json_each(response, json_get(json, "responses")) {
 		const struct cJSON *range = json_get(response, "response_range");
 		if (range && result->range_count < WIRE_MAX_RANGES && !error)
 			error = parse_range(range, &result->ranges[result->range_count++]);
@@ -377,7 +377,7 @@ int wire_parse_lease_keys(const char *body, int64_t *ttl, struct wire_kvs *keys)
 	*keys = (struct wire_kvs){0};
 	/* -1, which does not read as a number here, for a lease that is gone. */
 	*ttl = (int64_t)json_u64(json, "TTL");
-	json_each (item, json_get(json, "keys")) {
+	json_each(item, json_get(json, "keys")) {
 		struct wire_kv *kv = add_kv(keys, &capacity);
 		kv->key = decode(json_text(item), &kv->key_size, &bad);
 		bad = bad || !kv->key;
@@ -392,7 +392,7 @@ static int parse_events(const struct cJSON *events, struct wire_kvs *deleted)
 {
 	size_t capacity = 0;
 
-	json_each (event, events) {
+	json_each(event, events) {
 		const char *type = json_string(event, "type");
 		if (!type || strcmp(type, "DELETE") != 0)
 			continue;

@@ -10,6 +10,7 @@
  *
  *     fs/             what the kernel asks, until its one reply
  *       mount         libfuse's session on the event loop, and the replies
+ *       reaper        unmounts what a killed daemon leaves behind
  *       names         lookup, create, unlink
  *       files         open, read, write, fsync, poll, close
  *       locks         flock and fcntl; what happens at a loss

@@ -216,6 +216,16 @@ static int check_endpoint(const char *endpoint)
 	return *host ? 0 : fail("a host is missing", endpoint);
 }
 
+/* What is not a URL is a host of an etcd cluster, with etcd's port if none is given. */
+static char *with_scheme(const struct options *options, const char *host)
+{
+	const char *bracket = strrchr(host, ']');
+	bool has_port = strchr(bracket ? bracket : host, ':');
+
+	return xasprintf(
+		"http%s://%s%s", options->ca_file ? "s" : "", host, has_port ? "" : ":2379");
+}
+
 static int add_endpoint(struct options *options, const char *text)
 {
 	bool known = has_scheme(text, "http://") || has_scheme(text, "https://");
@@ -227,7 +237,7 @@ static int add_endpoint(struct options *options, const char *text)
 	options->endpoints = xrealloc(
 		options->endpoints, options->endpoint_count + 1, sizeof(options->endpoints[0]));
 	options->endpoints[options->endpoint_count++] =
-		known ? xstrdup(text) : xasprintf("http%s://%s", options->ca_file ? "s" : "", text);
+		known ? xstrdup(text) : with_scheme(options, text);
 	return 0;
 }
 
@@ -397,8 +407,7 @@ static char *escape(const char *text)
 static void add_own_mount_options(const struct options *options, struct fuse_args *args)
 {
 	cleanup(free_ptr) char *source = escape(options->source);
-	/* auto_unmount: even after kill -9 no dead mount stays behind. */
-	cleanup(free_ptr) char *own = xasprintf("-oauto_unmount,subtype=latchfs,fsname=%s", source);
+	cleanup(free_ptr) char *own = xasprintf("-osubtype=latchfs,fsname=%s", source);
 
 	fuse_opt_add_arg(args, own);
 }

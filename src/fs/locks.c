@@ -147,6 +147,22 @@ static void wake_sharers(struct node *node, const struct hold *hold)
 	}
 }
 
+static void on_since_written(void *user, int result)
+{
+}
+
+/* Who had to wait holds it only now; that is worth a write if it makes a difference. */
+static void note_time(struct holding *holding)
+{
+	struct record *record = lockspace_record(holding);
+	time_t now = time(NULL);
+
+	if (record->since == now)
+		return;
+	record->since = now;
+	lockspace_write(holding, on_since_written, NULL);
+}
+
 static void granted(struct request *request, struct holding *holding)
 {
 	struct node *node = request->node;
@@ -165,6 +181,7 @@ static void granted(struct request *request, struct holding *holding)
 		hold = hold_new(node, holding);
 	}
 	lockspace_set_user(holding, hold);
+	note_time(holding);
 	stake_add(hold, request);
 	wake_sharers(node, hold);
 	request->next(request);

@@ -12,10 +12,12 @@
 #include <utlist.h>
 
 #include "base/log.h"
+#include "base/proc.h"
 #include "base/util.h"
 #include "event/loop.h"
 #include "fs/handle.h"
 #include "fs/node.h"
+#include "fs/reaper.h"
 #include "fs/request.h"
 #include "fs/stake.h"
 
@@ -32,6 +34,7 @@ struct mount {
 	struct fuse_buf buffer;
 	struct loop_fd watch;
 	bool mounted;
+	int reaper;
 	const struct mount_events *events;
 	void *user;
 };
@@ -498,18 +501,28 @@ static const struct fuse_lowlevel_ops operations = {
 
 /* --- the session --- */
 
+/* libfuse tells what is wrong in pieces; the last whole line is what we pass on. */
 static char last_message[512];
+static size_t message_size;
 
 static void on_fuse_log(enum fuse_log_level level, const char *format, va_list args)
 {
-	vsnprintf(last_message, sizeof(last_message), format, args);
-	last_message[strcspn(last_message, "\n")] = '\0';
-	log_trace("libfuse: %s", last_message);
+	size_t room = sizeof(last_message) - message_size;
+	int size = vsnprintf(last_message + message_size, room, format, args);
+
+	message_size = size < 0 ? 0 : (size_t)size < room ? message_size + (size_t)size : 0;
+	if (message_size && last_message[message_size - 1] == '\n') {
+		last_message[message_size - 1] = '\0';
+		message_size = 0;
+		log_trace("libfuse: %s", last_message);
+	}
 }
 
 static void end(struct mount *mount)
 {
 	loop_fd_remove(&mount->watch);
+	reaper_dismiss(mount->reaper);
+	mount->reaper = -1;
 	mount->events->ended(mount->user);
 }
 
@@ -553,6 +566,10 @@ int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
 		free(mount);
 		return -EINVAL;
 	}
+	mount->reaper = reaper_start(options->mount_point);
+	if (mount->reaper < 0)
+		log_warning("nobody will unmount if this process is killed: %s",
+			strerror(-mount->reaper));
 	nodes_init(&mount->fs);
 	*result = mount;
 	return 0;
@@ -561,11 +578,14 @@ int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
 int mount_attach(struct mount *mount)
 {
 	const char *where = mount->fs.options.mount_point;
+	dev_t device;
 
 	if (fuse_session_mount(mount->session, where) != 0) {
 		log_error("can't mount at %s: %s", where, last_message);
 		return -EIO;
 	}
+	if (proc_mount_device(where, &device))
+		reaper_arm(mount->reaper, device);
 	mount->mounted = true;
 	mount->watch.fd = fuse_session_fd(mount->session);
 	fcntl(mount->watch.fd, F_SETFL, O_NONBLOCK);
@@ -579,6 +599,8 @@ void mount_detach(struct mount *mount)
 	mount->mounted = false;
 	loop_fd_remove(&mount->watch);
 	fuse_session_unmount(mount->session);
+	reaper_dismiss(mount->reaper);
+	mount->reaper = -1;
 }
 
 void mount_free(struct mount *mount)
@@ -586,6 +608,7 @@ void mount_free(struct mount *mount)
 	if (!mount)
 		return;
 	mount_detach(mount);
+	reaper_dismiss(mount->reaper);
 	while (mount->fs.requests) {
 		struct request *request = mount->fs.requests;
 		fuse_reply_none(request->fuse);

@@ -504,10 +504,8 @@ void etcd_client_token_refused(struct etcd_client *client)
 	authenticate(client);
 }
 
-void etcd_client_blame(struct etcd_client *client, const char *url, const char *reason)
+void etcd_client_blame(struct etcd_client *client, const char *url)
 {
-	for (size_t i = 0; i < client->endpoint_count; i++) {
-		if (strcmp(client->endpoints[i].url, url) == 0)
-			endpoint_failed(client, i, -ECONNRESET, reason);
-	}
+	if (strcmp(client->endpoints[client->preferred].url, url) == 0)
+		client->preferred = (client->preferred + 1) % client->endpoint_count;
 }

@@ -103,7 +103,7 @@ struct http_pool *etcd_client_stream_pool(struct etcd_client *client);
 const char *etcd_client_endpoint(const struct etcd_client *client);
 const char *etcd_client_authorization(const struct etcd_client *client);
 /* The endpoint of that URL failed a stream: prefer another. */
-void etcd_client_blame(struct etcd_client *client, const char *url, const char *reason);
+void etcd_client_blame(struct etcd_client *client, const char *url);
 
 /* A stream's token was refused: gets a new one. */
 void etcd_client_token_refused(struct etcd_client *client);

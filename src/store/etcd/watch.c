@@ -56,7 +56,7 @@ static void failed(struct etcd_watch *watch, const char *reason)
 	else
 		log_trace("the watch at %s: %s", watch->endpoint, reason);
 	close_stream(watch);
-	etcd_client_blame(watch->client, watch->endpoint, reason);
+	etcd_client_blame(watch->client, watch->endpoint);
 	loop_timer_arm(watch->loop, &watch->timer, loop_clock() + etcd_backoff(watch->failures++));
 }
 

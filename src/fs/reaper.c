@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/reaper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/proc.h"
+
+/* What is sent: first the device, then that it is not needed any more. */
+struct message {
+	dev_t device;
+};
+
+static void unmount(const char *mount_point)
+{
+	if (umount2(mount_point, MNT_DETACH) == 0)
+		return;
+	/* Who is not root needs FUSE's helper. */
+	execlp("fusermount3", "fusermount3", "-u", "-z", "-q", "--", mount_point, (char *)NULL);
+}
+
+static void reap(int fd, const char *mount_point)
+{
+	struct message message;
+	dev_t device, now;
+
+	if (recv(fd, &message, sizeof(message), 0) != (ssize_t)sizeof(message))
+		return;
+	device = message.device;
+	if (recv(fd, &message, sizeof(message), 0) > 0)
+		return;
+	if (proc_mount_device(mount_point, &now) && now == device)
+		unmount(mount_point);
+}
+
+/* Nothing of the daemon's may stay open here, least of all /dev/fuse: its end must be seen. */
+static void close_others(int fd)
+{
+	if (fd > 0)
+		close_range(0, (unsigned int)fd - 1, 0);
+	close_range((unsigned int)fd + 1, ~0U, 0);
+}
+
+static void run(int fd, const char *mount_point)
+{
+	/* Whoever ends the daemon's process group does not mean the one that cleans up. */
+	setsid();
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	prctl(PR_SET_NAME, "latchfs-reaper");
+	close_others(fd);
+	reap(fd, mount_point);
+	_exit(0);
+}
+
+int reaper_start(const char *mount_point)
+{
+	int fds[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+		return -errno;
+	/* Forked twice, so that nobody has to wait for it. */
+	pid_t pid = fork();
+	if (pid < 0) {
+		int error = -errno;
+		close(fds[0]);
+		close(fds[1]);
+		return error;
+	}
+	if (pid == 0) {
+		if (fork() == 0)
+			run(fds[1], mount_point);
+		_exit(0);
+	}
+	waitpid(pid, NULL, 0);
+	close(fds[1]);
+	return fds[0];
+}
+
+void reaper_arm(int fd, dev_t device)
+{
+	struct message message = {.device = device};
+
+	if (fd >= 0 && send(fd, &message, sizeof(message), MSG_NOSIGNAL) < 0)
+		log_warning("nobody will unmount if this process is killed");
+}
+
+void reaper_dismiss(int fd)
+{
+	struct message message = {0};
+
+	if (fd < 0)
+		return;
+	(void)send(fd, &message, sizeof(message), MSG_NOSIGNAL);
+	close(fd);
+}

@@ -1,0 +1,193 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""A process that does what a test tells it: requests come on stdin, answers go to stdout.
+
+Each request is a pickled (name, arguments); each answer ("ok", value) or ("error", errno).
+"""
+
+import errno
+import fcntl
+import os
+import pickle
+import select
+import signal
+import struct
+import sys
+
+FLOCK = "hhqqi4x"
+
+
+class Interrupted(Exception):
+    """The alarm rang while a call waited."""
+
+
+def lock_struct(kind, start=0, length=0):
+    """A struct flock from the beginning of the file."""
+    return struct.pack(FLOCK, kind, os.SEEK_SET, start, length, 0)
+
+
+def flock(fd, operation):
+    """flock(2)."""
+    fcntl.flock(fd, operation)
+
+
+def control(fd, command, kind, start=0, length=0):
+    """fcntl(2) with a struct flock: F_SETLK, F_SETLKW and their OFD forms."""
+    fcntl.fcntl(fd, command, lock_struct(kind, start, length))
+
+
+def getlk(fd, kind, command=fcntl.F_GETLK):
+    """F_GETLK: (type, pid)."""
+    answer = struct.unpack(FLOCK, fcntl.fcntl(fd, command, lock_struct(kind)))
+    return answer[0], answer[4]
+
+
+def take(path, operation=fcntl.LOCK_EX, flags=os.O_RDWR | os.O_CREAT):
+    """Opens and locks; the descriptor."""
+    fd = os.open(path, flags, 0o666)
+    try:
+        fcntl.flock(fd, operation)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def take_many(directory, names):
+    """Locks all of them; how many."""
+    for name in names:
+        take(os.path.join(directory, name))
+    return len(names)
+
+
+def attempt(path):
+    """Whether a try gets the lock, which is given back at once."""
+    try:
+        fd = take(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
+    return True
+
+
+def ring(number, frame):
+    """The alarm."""
+    raise Interrupted
+
+
+def alarmed(seconds, name, *arguments):
+    """Does something, with a signal after some time: "interrupted", or the usual answer."""
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        try:
+            return OPERATIONS[name](*arguments)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except Interrupted:
+        # Perhaps only after the call had returned: what it got is then found by the caller.
+        return "interrupted"
+
+
+def restart_on(number):
+    """A handler after which the kernel restarts calls (SA_RESTART)."""
+    signal.signal(number, lambda number, frame: None)
+    signal.siginterrupt(number, False)
+
+
+def poll(fd, events, timeout=None):
+    """The events poll(2) reports, 0 for none."""
+    poller = select.poll()
+    poller.register(fd, events)
+    return sum(what for _, what in poller.poll(timeout))
+
+
+def epoll(fd, events, timeout=None):
+    """The events epoll(7) reports, 0 for none."""
+    with select.epoll() as poller:
+        poller.register(fd, events)
+        return sum(what for _, what in poller.poll(timeout))
+
+
+def forked(name, *arguments):
+    """Does something in a child; its answer as an errno, 0 for success."""
+    child = os.fork()
+    if child == 0:
+        try:
+            OPERATIONS[name](*arguments)
+        except OSError as error:
+            os._exit(error.errno)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def fork_and_wait():
+    """A child that inherits everything and lives until told; its pid."""
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    return child
+
+
+def end(pid):
+    """Ends such a child."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def fstat(fd):
+    """What a test wants to know of fstat(2)."""
+    return os.fstat(fd)
+
+
+def probe(fd):
+    """What each call on a handle answers: the errno, 0 for success."""
+    calls = {
+        "read": lambda: os.pread(fd, 100, 0),
+        "write": lambda: os.pwrite(fd, b"x", 0),
+        "ftruncate": lambda: os.ftruncate(fd, 0),
+        "fsync": lambda: os.fsync(fd),
+        "flock": lambda: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB),
+    }
+    return {name: outcome(call) for name, call in calls.items()}
+
+
+def outcome(call):
+    """The errno of a call, 0 for success."""
+    try:
+        call()
+    except OSError as error:
+        return error.errno
+    return 0
+
+
+MINE = (flock, control, getlk, take, take_many, attempt, alarmed, restart_on, poll, epoll, forked,
+        fork_and_wait, end, fstat, probe)
+THEIRS = ("open", "close", "read", "write", "pread", "pwrite", "fsync", "ftruncate", "truncate",
+          "unlink", "mkdir", "rmdir", "chmod", "chown", "listdir", "stat", "dup", "lseek", "getpid",
+          "getxattr", "access", "utime", "kill")
+OPERATIONS = {**{name: getattr(os, name) for name in THEIRS}, **{f.__name__: f for f in MINE}}
+
+
+def answer(name, arguments):
+    """Carries one request out."""
+    try:
+        return "ok", OPERATIONS[name](*arguments)
+    except OSError as error:
+        return "error", error.errno or errno.EIO
+
+
+def main():
+    """Serves until there is nobody left to serve."""
+    while True:
+        try:
+            name, arguments = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        pickle.dump(answer(name, arguments), sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+main()

@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: MIT
+"""The command line: what is right works in every form, what is wrong is told in one line."""
+
+import http.server
+import os
+import re
+import signal
+import socket
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+import support
+from mounting import BINARY, clean_environment, daemons_of
+from support import SOON, Stopwatch, checked, free_port, gone, run, wait_until
+
+
+def latchfs(*words, timeout=60, **environment):
+    """Runs the daemon's binary to its end, or until it is in the background."""
+    return run(BINARY, *words, env=clean_environment(**environment), timeout=timeout)
+
+
+@pytest.fixture
+def place(lab):
+    """An empty directory to mount on, freed at the end."""
+    path = lab.base / "place"
+    path.mkdir()
+    yield path
+    while str(path) in support.mounts():
+        support.run("umount", "-l", path)
+
+
+@pytest.fixture
+def background(place):
+    """Mounts in the background and expects a daemon; ends it afterwards."""
+
+    def started():
+        wait_until(lambda: len(daemons_of(place)) == 1, SOON, "one daemon")
+        assert str(place) in support.mounts()
+        return daemons_of(place)[0]
+
+    yield started
+    for pid in daemons_of(place):
+        os.kill(pid, signal.SIGTERM)
+        try:
+            wait_until(lambda pid=pid: gone(pid), SOON)
+        except AssertionError:
+            os.kill(pid, signal.SIGKILL)
+            raise
+
+
+def works(place):
+    """The directory is a mount that locks."""
+    text = checked("flock", "-n", place / "x", "cat", place / "x")
+    assert text.startswith("token=")
+
+
+def source(lab, suffix=""):
+    """SOURCE for a test's prefix."""
+    return f"{lab.etcd.url}{lab.prefix}{suffix}"
+
+
+# Help.
+
+
+def test_help():
+    """--help tells the usage and every option on stdout, and leaves with 0."""
+    done = latchfs("--help")
+    assert done.returncode == 0 and done.stderr == ""
+    assert "SOURCE MOUNTPOINT" in done.stdout
+    for option in ("ttl=", "timeout=", "prefix=", "cacert=", "cert=", "key=", "user=",
+                   "password_file=", "name=", "names=", "open=", "on_loss=", "record=",
+                   "allow_other"):
+        assert option in done.stdout, option
+    assert latchfs("-h").stdout == done.stdout
+
+
+def test_version():
+    """--version names the program and its version."""
+    done = latchfs("--version")
+    assert done.returncode == 0
+    assert re.search(r"^latchfs \d+\.\d+\.\d+", done.stdout)
+    assert latchfs("-V").returncode == 0
+
+
+# What is wrong.
+
+
+def refusal(place, *words, environment=None, patience=SOON):
+    """Must fail: one line on stderr, non-zero, no mount; both in the foreground and not."""
+    lines = []
+    for mode in ((), ("-f",)):
+        watch = Stopwatch()
+        done = latchfs(*mode, *words, **(environment or {}))
+        assert done.returncode > 0, done
+        assert watch.seconds < patience
+        told = done.stderr.splitlines()
+        assert len(told) == 1, done.stderr
+        assert told[0].startswith("latchfs: ")
+        assert done.stdout == ""
+        assert str(place) not in support.mounts()
+        assert daemons_of(place) == []
+        lines.append(told[0])
+    return lines[0]
+
+
+def test_nothing_listens(lab, place):
+    """A wrong endpoint is told at once; the line names it."""
+    port = free_port()
+    line = refusal(place, "-o", "timeout=2", f"http://127.0.0.1:{port}/x", place)
+    assert str(port) in line or "refused" in line.lower()
+
+
+def test_something_else_listens(lab, place):
+    """A server that never answers is given up within the timeout."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        refusal(place, "-o", "timeout=2", url, place, patience=2 + SOON)
+
+
+def test_something_that_speaks_another_language(lab, place):
+    """A server that is no etcd is refused."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        """Answers everything with a page."""
+
+        def answer(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>hello</html>")
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *words):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        refusal(place, "-o", "timeout=2", url, place, patience=2 + SOON)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_mount_point_is_a_file(lab):
+    """A file as mount point."""
+    path = lab.scratch("text")
+    line = refusal(path, source(lab), path)
+    assert str(path) in line or "directory" in line.lower()
+    assert path.read_text(encoding="ascii") == "text"
+
+
+def test_mount_point_does_not_exist(lab):
+    """No such directory."""
+    path = lab.base / "missing"
+    assert str(path) in refusal(path, source(lab), path)
+
+
+@pytest.mark.parametrize("option", [
+    "unknown", "unknown=1", "ttl=abc", "ttl=-1", "ttl=0", "ttl=", "ttl=99999999999999999999",
+    "timeout=x", "timeout=0", "names=maybe", "open=shut", "on_loss=cry", "record=perhaps",
+    "password=topsecret",
+])
+def test_bad_options(lab, place, option):
+    """An option that is unknown or makes no sense: the line names it, nothing is mounted."""
+    line = refusal(place, "-o", option, source(lab), place)
+    assert option.split("=")[0] in line
+    assert "topsecret" not in line
+
+
+@pytest.mark.parametrize("words", [[], ["--unknown"], ["only-source"], ["a", "b", "c"]])
+def test_bad_usage(lab, place, words):
+    """Too few or too many words, or a switch we do not have."""
+    done = latchfs(*words)
+    assert done.returncode > 0
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("latchfs: ")
+
+
+@pytest.mark.parametrize("url", [
+    "redis://127.0.0.1/x", "http://", "http://127.0.0.1:notaport", "http:///x", ",", "",
+    "http://127.0.0.1:99999/x", "http://user:pw@127.0.0.1/x",
+])
+def test_bad_sources(lab, place, url):
+    """A SOURCE that names no store we know."""
+    refusal(place, "-o", "timeout=2", url, place, patience=2 + SOON)
+
+
+def test_unreadable_certificate(lab, place):
+    """A certificate file that is not there or not readable: the line names it."""
+    line = refusal(place, "-o", "cacert=/nonexistent/ca.pem", source(lab).replace("http", "https"),
+                   place)
+    assert "/nonexistent/ca.pem" in line
+
+
+def test_unreadable_password_file(lab, place):
+    """The same for a password file."""
+    line = refusal(place, "-o", "user=me,password_file=/nonexistent/pw", source(lab), place)
+    assert "/nonexistent/pw" in line
+
+
+# What is right.
+
+
+def test_foreground_ends_with_unmount(lab):
+    """-f stays in the foreground until the mount is gone."""
+    mount = lab.mount()
+    works(mount.path)
+    checked("fusermount3", "-u", mount.path)
+    assert mount.wait_exit(SOON) == 0
+
+
+def test_background(lab, place, background):
+    """Without -f the command returns when the mount works; the daemon is on its own."""
+    done = latchfs("-o", "ttl=60", source(lab), place)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    works(place)
+    pid = background()
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+    assert os.getsid(pid) != os.getsid(0)
+    for number in range(3):
+        assert os.readlink(f"/proc/{pid}/fd/{number}") == "/dev/null"
+    key = f"{lab.prefix}/y/"
+    holder = lab.holder("flock", place / "y", "sh", "-c", "echo held; cat").await_held()
+    assert lab.etcd.count(key) == 1
+    assert holder.release() == 0
+    checked("fusermount3", "-u", place)
+    wait_until(lambda: gone(pid), SOON)
+    assert lab.etcd.count(key) == 0
+
+
+def test_background_daemon_ends_with_sigterm(lab, place, background):
+    """SIGTERM ends a daemon in the background and its mount."""
+    assert latchfs(source(lab), place).returncode == 0
+    pid = background()
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: gone(pid), SOON)
+    assert str(place) not in support.mounts()
+
+
+def test_relative_mount_point(lab, place, background):
+    """A mount point relative to the current directory works in the background too."""
+    done = run(BINARY, source(lab), place.name, cwd=place.parent, env=clean_environment())
+    assert done.returncode == 0, done
+    works(place)
+    checked("fusermount3", "-u", place)
+    wait_until(lambda: daemons_of(place.name) == [], SOON)
+
+
+def test_options_behind_the_arguments(lab, place, background):
+    """Options may follow SOURCE and MOUNTPOINT, as mount(8) writes them, and come one by one."""
+    done = latchfs(source(lab), place, "-o", "rw,noatime", "-o", "ttl=60")
+    assert done.returncode == 0, done
+    works(place)
+    background()
+
+
+def test_prefix_option(lab, place, background):
+    """prefix= stands for the path of the URL; slashes at its ends do not matter."""
+    done = latchfs("-o", f"prefix={lab.prefix}/deeper/", lab.etcd.url, place)
+    assert done.returncode == 0, done
+    background()
+    lab.holder("flock", place / "x", "sh", "-c", "echo held; cat").await_held()
+    assert lab.etcd.count(f"{lab.prefix}/deeper/x/") == 1
+
+
+def test_slash_behind_the_prefix(lab):
+    """A trailing slash in SOURCE makes no difference."""
+    a, b = lab.mount(), lab.mount(prefix=f"{lab.prefix}/")
+    lab.agent().take(a / "x")
+    assert not lab.agent().attempt(b / "x")
+
+
+def test_endpoints_from_the_environment(lab, place, background):
+    """ETCDCTL_ENDPOINTS stands in where SOURCE is a prefix alone."""
+    done = latchfs(lab.prefix, place, ETCDCTL_ENDPOINTS=lab.etcd.url)
+    assert done.returncode == 0, done
+    works(place)
+    background()
+
+
+def test_name_option_and_host_name(lab):
+    """name= is the host others see; without it the host's own name."""
+    mount = lab.mount()
+    lab.agent().take(mount / "x")
+    assert mount.record("x")["host"] == "host-m1"
+    plain = lab.mount(start=False)
+    plain.options = "ttl=60"
+    plain.start()
+    lab.agent().take(plain / "y")
+    assert mount.record("y")["host"] == socket.gethostname()
+
+
+@pytest.fixture
+def installed():
+    """The daemon where mount(8), which has a PATH of its own, finds it as latchfs."""
+    place = Path("/usr/local/bin/latchfs")
+    before = place.is_symlink() or place.exists()
+    if before:
+        place.rename(f"{place}.before-test")
+    place.symlink_to(Path(BINARY).resolve())
+    yield clean_environment()
+    place.unlink()
+    if before:
+        Path(f"{place}.before-test").rename(place)
+
+
+def test_mount_command(lab, place, background, installed):
+    """`mount -t fuse.latchfs -o ... SOURCE DIR`."""
+    done = run("mount", "-t", "fuse.latchfs", "-o", "ttl=60,allow_other,name=viamount",
+               source(lab), place, env=installed, timeout=60)
+    assert done.returncode == 0, done
+    works(place)
+    background()
+    assert support.mounts()[str(place)][1] == "fuse.latchfs"
+    lab.holder("flock", place / "x", "sh", "-c", "echo held; cat").await_held()
+    assert b"host=viamount" in Path(place / "x").read_bytes()
+
+
+def test_mount_command_refuses(lab, place, installed):
+    """mount(8) fails, and says why, when the store is not there."""
+    url = f"http://127.0.0.1:{free_port()}/x"
+    done = run("mount", "-t", "fuse.latchfs", "-o", "timeout=2", url, place,
+               env=installed, timeout=60)
+    assert done.returncode != 0
+    assert "latchfs: " in done.stderr
+    assert str(place) not in support.mounts()
+
+
+def test_fstab(lab, place, background, installed):
+    """A line of /etc/fstab with the options such lines have; mounted and unmounted by name."""
+    options = "ttl=60,noauto,_netdev,nofail,noatime,allow_other"
+    fstab = lab.scratch(f"{source(lab)} {place} fuse.latchfs {options} 0 0\n")
+    done = run("mount", "-T", fstab, place, env=installed, timeout=60)
+    assert done.returncode == 0, done
+    works(place)
+    pid = background()
+    checked("umount", place)
+    wait_until(lambda: gone(pid), SOON)
+    assert str(place) not in support.mounts()
+
+
+def test_trace(lab):
+    """-d stays in the foreground and writes a readable trace of what happens."""
+    mount = lab.mount(words=["-d"])
+    works(mount.path)
+    mount.stop()
+    text = mount.log()
+    assert len(text.splitlines()) > 5
+    assert all(c.isprintable() or c in "\n\t" for c in text)
+    assert re.search(r"\bx\b", text)
+
+
+def test_ready_is_told_to_systemd(lab):
+    """With NOTIFY_SOCKET the daemon says READY=1 once it is mounted."""
+    if "libsystemd" not in run("ldd", BINARY).stdout:
+        pytest.skip("built without libsystemd")
+    path = str(lab.base / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(path)
+        listener.settimeout(SOON)
+        mount = lab.mount(environment={"NOTIFY_SOCKET": path})
+        said = b""
+        while b"READY=1" not in said:
+            said = listener.recv(4096)
+        assert mount.mounted()
+
+
+def test_ordinary_permissions_of_the_root(lab):
+    """The fresh mount is a directory everybody may lock in."""
+    mount = lab.mount("allow_other")
+    status = os.stat(mount.path)
+    assert stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o777
+    lab.agent(user=1234, group=1234).take(mount / "x")

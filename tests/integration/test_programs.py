@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""Programs people already have: each excludes its twin on the other mount."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from support import PROGRAMS, SOON, run, wait_until
+
+JOB = ("sh", "-c", "echo held; cat")
+PERL = ("perl", str(PROGRAMS / "perl-flock.pl"))
+PYTHON = ("/usr/bin/python3", str(PROGRAMS / "pylock.py"))
+
+pytestmark = pytest.mark.portable
+
+
+@dataclass
+class Locker:
+    """A program: words before and after the file name, for trying and for waiting."""
+
+    before: tuple
+    after: tuple = ()
+    waiting: tuple = None
+
+    def words(self, path, wait=False):
+        """The command that locks path."""
+        return [*(self.waiting if wait else self.before), path, *self.after]
+
+
+LOCKERS = {
+    "flock": Locker(("flock", "-n"), JOB, ("flock",)),
+    "setlock": Locker(("setlock", "-n"), JOB, ("setlock",)),
+    "chpst": Locker(("chpst", "-L"), JOB, ("chpst", "-l")),
+    "with-lock-ex": Locker(("with-lock-ex", "-f"), JOB, ("with-lock-ex", "-w")),
+    "lckdo": Locker(("lckdo",), JOB, ("lckdo", "-w")),
+    "java": Locker(("try",), (), ("wait",)),
+    "perl": Locker((*PERL, "try"), (), (*PERL, "wait")),
+    "File::Flock": Locker((*PERL, "File::Flock:try"), (), (*PERL, "File::Flock:wait")),
+    "filelock": Locker((*PYTHON, "filelock")),
+    "SoftFileLock": Locker((*PYTHON, "softfilelock")),
+    "portalocker": Locker((*PYTHON, "portalocker")),
+    "fasteners": Locker((*PYTHON, "fasteners")),
+}
+
+
+@pytest.fixture
+def locker(request):
+    """One of the programs."""
+    name = request.param
+    found = LOCKERS[name]
+    if name != "java":
+        return found
+    java = tuple(request.getfixturevalue("java_lock"))
+    return Locker((*java, "try"), (), (*java, "wait"))
+
+
+@pytest.mark.parametrize("locker", LOCKERS, indirect=True)
+def test_excludes_its_twin_on_the_other_mount(pair, holder, locker):
+    """Held on A, refused on B; free on A, granted on B."""
+    first = holder(*locker.words(pair.a / "p")).await_held()
+    for mount in (pair.b, pair.a):
+        refused = run(*locker.words(mount / "p"))
+        assert refused.returncode != 0 and "held" not in refused.stdout, refused
+    assert first.release() == 0
+    wait_until(lambda: run(*locker.words(pair.b / "p")).stdout == "held\n", SOON)
+
+
+@pytest.mark.parametrize("locker", [n for n, l in LOCKERS.items() if l.waiting], indirect=True)
+def test_waits_for_its_twin_on_the_other_mount(pair, holder, locker):
+    """Held on A, waiting on B; given back on A, granted on B."""
+    first = holder(*locker.words(pair.a / "p", wait=True)).await_held()
+    second = holder(*locker.words(pair.b / "p", wait=True))
+    pair.await_queue("p", 2)
+    assert not second.holds()
+    assert first.release() == 0
+    second.await_held(SOON)
+    assert second.release() == 0
+
+
+@pytest.mark.parametrize("locker", LOCKERS, indirect=True)
+def test_killed_program_leaves_no_lock(pair, holder, locker, request):
+    """kill -9 of any of them frees the lock for its twin, even those that use lock files."""
+    if request.config.getoption("--reference") and locker is LOCKERS["SoftFileLock"]:
+        pytest.skip("on a local disk its file stays behind")
+    first = holder(*locker.words(pair.a / "p")).await_held()
+    first.kill()
+    wait_until(lambda: run(*locker.words(pair.b / "p")).stdout == "held\n", SOON)
+
+
+@pytest.mark.parametrize("locker", LOCKERS, indirect=True)
+def test_all_exclude_flock(pair, holder, locker, request):
+    """flock(1) on B respects every one of them, whichever system call it uses."""
+    if request.config.getoption("--reference"):
+        pytest.skip("locally flock and fcntl do not see each other")
+    first = holder(*locker.words(pair.a / "p")).await_held()
+    assert run("flock", "-n", pair.b / "p", "true").returncode == 1
+    assert first.release() == 0
+    wait_until(lambda: run("flock", "-n", pair.b / "p", "true").returncode == 0, SOON)
+
+
+def test_python_flock_module(pair, holder):
+    """python3's fcntl.flock, as scripts use it, excludes itself across machines."""
+    script = ("import fcntl, sys\nf = open(sys.argv[1], 'w')\n"
+              "fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+              "print('held', flush=True)\nsys.stdin.read()\n")
+    words = ["/usr/bin/python3", "-c", script]
+    first = holder(*words, pair.a / "p").await_held()
+    assert "BlockingIOError" in run(*words, pair.b / "p").stderr
+    assert first.release() == 0
+    wait_until(lambda: run(*words, pair.b / "p").stdout == "held\n", SOON)
+
+
+def test_shared_java_and_perl_locks(pair, holder, java_lock):
+    """Shared locks of Java on A and B go together, and so do Perl's."""
+    for words in (java_lock, PERL):
+        first = holder(*words, "shared", pair.a / "p").await_held()
+        second = holder(*words, "shared", pair.b / "p").await_held()
+        assert run(*words, "try", pair.b / "p").returncode == 75
+        assert first.release() == 0 and second.release() == 0
+        wait_until(lambda: run(*words, "try", pair.b / "p").returncode == 0, SOON)
+
+
+def test_systemd_style_inherited_descriptor(pair):
+    """A descriptor that holds, inherited by an unrelated program, goes on holding."""
+    script = ('exec 9>"$1"; flock 9; sleep 1000 & child=$!; exec 9>&-; '
+              'flock -n "$2" true; echo $?; kill $child; wait $child; flock "$2" echo free')
+    done = run("bash", "-c", script, "bash", pair.a / "p", pair.b / "p")
+    assert done.stdout == "1\nfree\n", done

@@ -505,7 +505,8 @@ static const struct fuse_lowlevel_ops operations = {
 static char last_message[512];
 static size_t message_size;
 
-static void on_fuse_log(enum fuse_log_level level, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void on_fuse_log(
+	enum fuse_log_level level, const char *format, va_list args)
 {
 	size_t room = sizeof(last_message) - message_size;
 	int size = vsnprintf(last_message + message_size, room, format, args);
@@ -561,6 +562,7 @@ int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
 	clock_gettime(CLOCK_REALTIME, &mount->fs.started);
 	fuse_set_log_func(on_fuse_log);
 	mount->session = fuse_session_new(&args, &operations, sizeof(operations), mount);
+	fuse_opt_free_args(&args);
 	if (!mount->session) {
 		log_error("%s", last_message);
 		free(mount);

@@ -136,12 +136,15 @@ static void leave_place(struct lock *lock, struct claim *claim)
 /* Nobody may point at a claim that its owner is about to free. */
 static void unlink_replaced(struct claim *claim)
 {
+	struct claim *replacer, *next;
+
 	if (claim->replaces)
-		claim->replaces->replaced_by = NULL;
-	if (claim->replaced_by)
-		claim->replaced_by->replaces = NULL;
+		LL_DELETE2(claim->replaces->replacers, claim, next_replacer);
 	claim->replaces = NULL;
-	claim->replaced_by = NULL;
+	LL_FOREACH_SAFE2(claim->replacers, replacer, next, next_replacer) {
+		replacer->replaces = NULL;
+	}
+	claim->replacers = NULL;
 }
 
 static void over(struct lock *lock, struct claim *claim)
@@ -206,13 +209,16 @@ static void learn(struct lock *lock, uint64_t revision, struct rival *rivals)
 	bury_all(lock);
 }
 
-/* A try succeeded: whoever could have been in its way was not there. */
+/*
+ * A try succeeded: whoever could have been in its way was not there.  Who came later may be known
+ * already, if the answer took its time.
+ */
 static void try_succeeded(struct lock *lock, struct claim *claim, uint64_t token)
 {
 	struct lock_entry *e, *next;
 
 	DL_FOREACH_SAFE(lock->view, e, next) {
-		if (!e->claim && !(claim->shared && e->shared))
+		if (!e->claim && e->token < token && !(claim->shared && e->shared))
 			drop_rival(lock, e);
 	}
 	/* After a shared one there may be other shared places which were not shown. */
@@ -244,9 +250,9 @@ void lock_take(struct lock *lock, struct claim *claim)
 	claim->lock = lock;
 	claim->answered = false;
 	claim->canceled = false;
-	claim->replaced_by = NULL;
+	claim->replacers = NULL;
 	if (claim->replaces)
-		claim->replaces->replaced_by = claim;
+		LL_PREPEND2(claim->replaces->replacers, claim, next_replacer);
 	lock->claims++;
 	DL_APPEND(lock->entering, claim);
 	send_next(lock);

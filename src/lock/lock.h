@@ -63,8 +63,9 @@ struct claim {
 	/* The engine's own. */
 	struct lock *lock;
 	bool answered;
-	bool canceled;             /* is to leave as soon as the store has answered */
-	struct claim *replaced_by; /* whose `replaces` points here */
+	bool canceled;               /* is to leave as soon as the store has answered */
+	struct claim *replacers;     /* whose `replaces` points here */
+	struct claim *next_replacer; /* in replaces->replacers */
 	struct lock_entry entry;
 	struct claim *prev, *next; /* in lock->entering */
 };

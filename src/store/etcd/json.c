@@ -57,6 +57,13 @@ bool json_bool(const struct cJSON *object, const char *name)
 	return cJSON_IsTrue(json_get(object, name));
 }
 
+bool json_is_list(const struct cJSON *object, const char *name)
+{
+	const struct cJSON *item = json_get(object, name);
+
+	return !item || cJSON_IsArray(item);
+}
+
 const struct cJSON *json_first(const struct cJSON *array)
 {
 	return cJSON_IsArray(array) ? array->child : NULL;

@@ -24,6 +24,9 @@ bool json_bool(const struct cJSON *object, const char *name);
 /* The text of a string itself, as an element of an array; NULL if it is not one. */
 const char *json_text(const struct cJSON *item);
 
+/* False if there is something of that name that is no array: it must not pass for an empty one. */
+bool json_is_list(const struct cJSON *object, const char *name);
+
 /* Walks an array (anything else has no items). */
 const struct cJSON *json_first(const struct cJSON *array);
 const struct cJSON *json_next(const struct cJSON *item);

@@ -68,7 +68,7 @@ static void parse_content(const struct cJSON *json, struct record *record)
 	const char *data = json_string(json, "data");
 	struct buffer content = {0};
 
-	if (!data || strlen(data) > RECORD_MAX_CONTENT * 2 || base64_decode(&content, data) < 0) {
+	if (!data || strlen(data) > 2UL * RECORD_MAX_CONTENT || base64_decode(&content, data) < 0) {
 		buffer_fini(&content);
 		return;
 	}
@@ -108,16 +108,23 @@ static void add_time(struct cJSON *json, const char *name, struct timespec time)
 	json_add_string(json, name, text);
 }
 
+/* "SECONDS.NANOSECONDS", with nine digits behind the point. */
 static struct timespec parse_time(const struct cJSON *json, const char *name)
 {
 	const char *text = json_string(json, name);
-	int64_t seconds;
-	long nanoseconds;
+	bool negative = text && *text == '-';
+	const char *point = text ? strchr(text, '.') : NULL;
+	uint64_t seconds, nanoseconds;
 
-	if (!text || sscanf(text, "%" SCNd64 ".%9ld", &seconds, &nanoseconds) != 2 ||
-		nanoseconds < 0)
+	if (!point || strlen(point) != 10)
 		return (struct timespec){0};
-	return (struct timespec){.tv_sec = seconds, .tv_nsec = nanoseconds};
+	cleanup(free_ptr) char *whole =
+		xasprintf("%.*s", (int)(point - text) - negative, text + negative);
+	if (parse_u64(whole, 10, INT64_MAX, &seconds) < 0 ||
+		parse_u64(point + 1, 10, 999999999, &nanoseconds) < 0)
+		return (struct timespec){0};
+	return (struct timespec){.tv_sec = negative ? -(int64_t)seconds : (int64_t)seconds,
+		.tv_nsec = (long)nanoseconds};
 }
 
 char *value_of_directory(const struct store_directory *directory, const char *id)

@@ -332,6 +332,8 @@ static int parse_range(const struct cJSON *json, struct wire_kvs *kvs)
 {
 	size_t capacity = 0;
 
+	if (!json_is_list(json, "kvs"))
+		return -EBADMSG;
 	kvs->more = json_bool(json, "more");
 	json_each(item, json_get(json, "kvs")) {
 		struct wire_kv *kv = add_kv(kvs, &capacity);
@@ -344,7 +346,7 @@ static int parse_range(const struct cJSON *json, struct wire_kvs *kvs)
 int wire_parse_txn(const char *body, struct wire_result *result)
 {
 	cleanup(json_free_ptr) struct cJSON *json = json_parse(body);
-	int error = 0;
+	int error = json_is_list(json, "responses") ? 0 : -EBADMSG;
 
 	*result = (struct wire_result){
 		.revision = json_u64(json_get(json, "header"), "revision"),
@@ -372,7 +374,7 @@ int wire_parse_lease_keys(const char *body, int64_t *ttl, struct wire_kvs *keys)
 {
 	cleanup(json_free_ptr) struct cJSON *json = json_parse(body);
 	size_t capacity = 0;
-	bool bad = !json_get(json, "header");
+	bool bad = !json_get(json, "header") || !json_is_list(json, "keys");
 
 	*keys = (struct wire_kvs){0};
 	/* -1, which does not read as a number here, for a lease that is gone. */
@@ -426,7 +428,8 @@ int wire_parse_watch(const char *line, struct wire_watch_message *message)
 		const char *reason = json_string(result, "cancel_reason");
 		set_error(&message->error, reason ? reason : "the watch was canceled", 0, 500);
 	}
-	if (parse_events(json_get(result, "events"), &message->deleted) == 0)
+	if (json_is_list(result, "events") &&
+		parse_events(json_get(result, "events"), &message->deleted) == 0)
 		return 0;
 	wire_kvs_fini(&message->deleted);
 	return -EBADMSG;

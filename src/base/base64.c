@@ -2,12 +2,18 @@
 #include "base/base64.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
 #include "base/buffer.h"
 
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+static char letter(uint32_t bits, int shift, bool is_used)
+{
+	return is_used ? alphabet[bits >> shift & 63] : (char)'=';
+}
 
 void base64_encode(struct buffer *to, const void *data, size_t size)
 {
@@ -17,9 +23,8 @@ void base64_encode(struct buffer *to, const void *data, size_t size)
 		size_t left = size - i;
 		uint32_t bits = (uint32_t)in[i] << 16 | (left > 1 ? (uint32_t)in[i + 1] << 8 : 0) |
 				(left > 2 ? in[i + 2] : 0);
-		char out[4] = {alphabet[bits >> 18], alphabet[bits >> 12 & 63],
-			left > 1 ? alphabet[bits >> 6 & 63] : '=',
-			left > 2 ? alphabet[bits & 63] : '='};
+		char out[4] = {letter(bits, 18, true), letter(bits, 12, true),
+			letter(bits, 6, left > 1), letter(bits, 0, left > 2)};
 		buffer_add(to, out, sizeof(out));
 	}
 }

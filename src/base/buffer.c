@@ -9,7 +9,7 @@
 
 static void reserve(struct buffer *buffer, size_t size)
 {
-	if (size < buffer->capacity)
+	if (buffer->data && size < buffer->capacity)
 		return;
 	buffer->capacity = buffer->capacity ? buffer->capacity : 64;
 	while (buffer->capacity <= size)

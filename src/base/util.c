@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/util.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -54,7 +53,7 @@ int parse_u64(const char *s, int base, uint64_t max, uint64_t *value)
 {
 	char *end;
 
-	if (!isxdigit((unsigned char)*s))
+	if (!*s || s[strspn(s, "0123456789abcdefABCDEF")])
 		return -EINVAL;
 	errno = 0;
 	unsigned long long n = strtoull(s, &end, base);

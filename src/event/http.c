@@ -101,8 +101,13 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *s
 	}
 	unsigned int events =
 		(what & CURL_POLL_IN ? LOOP_READ : 0u) | (what & CURL_POLL_OUT ? LOOP_WRITE : 0u);
-	int error = s ? loop_fd_change(&s->watch, events)
-		      : loop_fd_add(pool->loop, &(s = socket_new(pool, fd))->watch, events);
+	int error;
+	if (s) {
+		error = loop_fd_change(&s->watch, events);
+	} else {
+		s = socket_new(pool, fd);
+		error = loop_fd_add(pool->loop, &s->watch, events);
+	}
 	/* A socket nobody watches ends by its transfer's timeout. */
 	if (error)
 		log_warning("a connection can't be watched: %s", strerror(-error));

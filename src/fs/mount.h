@@ -21,12 +21,12 @@ struct mount_events {
 
 /*
  * Prepares a mount.  args: a program's name and FUSE's own options, each behind "-o"; source: what
- * to show as the mounted device.  Returns 0 and *mount, or -EINVAL after logging what is wrong.
+ * to show as the mounted device.  Returns 0 and *result, or -EINVAL after logging what is wrong.
  * options is copied, its strings are borrowed.  To be called before anything starts threads.
  */
 int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
 	const struct fs_options *options, int argc, char **argv, const struct mount_events *events,
-	void *user, struct mount **mount);
+	void *user, struct mount **result);
 
 /* Mounts.  Returns 0, or -errno after logging what is wrong. */
 int mount_attach(struct mount *mount);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Extended attributes: who holds a lock, and the policies of a directory. */
 #include <errno.h>
+#include <linux/limits.h>
 #include <string.h>
 #include <sys/xattr.h>
 
@@ -10,8 +11,6 @@
 #include "fs/node.h"
 #include "fs/steps.h"
 #include "store/policy.h"
-
-enum { VALUE_MAX = 65536 }; /* as the kernel has it: XATTR_SIZE_MAX */
 
 static const char name_prefix[] = "user.latchfs.";
 static const char holder_name[] = "user.latchfs.holder";
@@ -58,8 +57,6 @@ static void on_described(void *user, int result, const char *holder, const char 
 		reply_error(request, result);
 	else if (!value)
 		reply_error(request, -ENODATA);
-	else if (strlen(value) > VALUE_MAX)
-		reply_error(request, -E2BIG);
 	else
 		reply_value(request, value, strlen(value));
 }
@@ -68,7 +65,7 @@ static void describe(struct request *request)
 {
 	struct store *store = request->fs->store;
 
-	store->ops->describe(store, request->path, on_described, request);
+	store->ops->describe(store, request->path, XATTR_SIZE_MAX, on_described, request);
 }
 
 void fs_getxattr(struct request *request, struct node *node, const char *name, size_t size)
@@ -125,7 +122,7 @@ static void describe_for_list(struct request *request)
 {
 	struct store *store = request->fs->store;
 
-	store->ops->describe(store, request->path, on_described_for_list, request);
+	store->ops->describe(store, request->path, XATTR_SIZE_MAX, on_described_for_list, request);
 }
 
 void fs_listxattr(struct request *request, struct node *node, size_t size)

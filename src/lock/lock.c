@@ -95,10 +95,9 @@ static void grant(struct claim *claim)
 }
 
 /* A held claim that this one replaces is the only one that may be before it. */
-static size_t not_counted(const struct claim *claim)
+static bool is_replacing(const struct claim *claim)
 {
-	return claim->replaces && claim->replaces->state == CLAIM_HELD &&
-	       claim->replaces->lock == claim->lock;
+	return claim->replaces && claim->replaces->state == CLAIM_HELD;
 }
 
 /* Grants whatever has nobody in its way.  Nothing behind an exclusive place and another can be. */
@@ -111,14 +110,9 @@ static void evaluate(struct lock *lock)
 	for (struct lock_entry *e = lock->view; e && (before < 2 || !exclusive_before);
 		e = e->next) {
 		struct claim *claim = e->claim;
-		if (claim && claim->state == CLAIM_WAITING) {
-			size_t in_the_way = claim->shared ? exclusive_before : before;
-			size_t mine = claim->shared && claim->replaces && claim->replaces->shared
-					      ? 0
-					      : not_counted(claim);
-			if (in_the_way <= mine)
-				grant(claim);
-		}
+		if (claim && claim->state == CLAIM_WAITING &&
+			(claim->shared ? exclusive_before : before - is_replacing(claim)) == 0)
+			grant(claim);
 		before++;
 		exclusive_before += !e->shared;
 	}
@@ -286,19 +280,25 @@ void lock_leave(struct lock *lock, struct claim *claim, int result)
 	send_next(lock);
 }
 
-static void enter_again(struct lock *lock, struct claim *claim, bool at_front)
+static void enter_again(struct claim **list, struct claim *claim)
 {
 	claim->state = CLAIM_NEW;
 	claim->token = 0;
-	if (at_front)
-		DL_PREPEND(lock->entering, claim);
-	else
-		DL_APPEND(lock->entering, claim);
+	DL_APPEND(*list, claim);
+}
+
+/* Those of the list have been here longer than who is still to enter. */
+static void enter_first(struct lock *lock, struct claim *list)
+{
+	DL_CONCAT(list, lock->entering);
+	lock->entering = list;
 }
 
 void lock_placed(struct lock *lock, struct claim *claim, int outcome, uint64_t token,
 	uint64_t revision, struct rival *rivals)
 {
+	struct claim *again = NULL;
+
 	assert(lock->placing == claim);
 	if (outcome == LOCK_PLACED && !claim->try)
 		learn(lock, revision, rivals);
@@ -309,7 +309,8 @@ void lock_placed(struct lock *lock, struct claim *claim, int outcome, uint64_t t
 	if (claim->canceled && (outcome == LOCK_NO_SESSION || outcome == LOCK_NOT_PLACED)) {
 		over(lock, claim);
 	} else if (outcome == LOCK_NO_SESSION) {
-		enter_again(lock, claim, true);
+		enter_again(&again, claim);
+		enter_first(lock, again);
 	} else if (outcome == LOCK_NOT_PLACED) {
 		answer(claim, CLAIM_BUSY);
 		over(lock, claim);
@@ -355,7 +356,7 @@ void lock_gone(struct lock *lock, struct claim *claim)
 		claim->state = CLAIM_LOST;
 		lock->ops->lost(claim);
 	} else {
-		enter_again(lock, claim, false);
+		enter_again(&lock->entering, claim);
 	}
 	evaluate(lock);
 	send_next(lock);
@@ -399,13 +400,12 @@ bool lock_read_end(struct lock *lock, uint64_t revision, struct rival *rivals)
 
 void lock_suspend(struct lock *lock)
 {
-	struct lock_entry *e = lock->view ? lock->view->prev : NULL, *before;
+	struct lock_entry *e, *next;
+	struct claim *again = NULL;
 
 	lock->suspended = true;
-	/* From the last to the first, each to the front: they keep their order. */
-	for (; e; e = before) {
+	DL_FOREACH_SAFE(lock->view, e, next) {
 		struct claim *claim = e->claim;
-		before = e == lock->view ? NULL : e->prev;
 		if (!claim)
 			continue;
 		DL_DELETE(lock->view, e);
@@ -413,9 +413,10 @@ void lock_suspend(struct lock *lock)
 			claim->state = CLAIM_LOST;
 			lock->ops->lost(claim);
 		} else {
-			enter_again(lock, claim, true);
+			enter_again(&again, claim);
 		}
 	}
+	enter_first(lock, again);
 }
 
 void lock_resume(struct lock *lock)

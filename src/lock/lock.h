@@ -53,8 +53,12 @@ enum { CLAIM_GRANTED = 0, CLAIM_BUSY = 1 };
 struct claim {
 	/* Set by the owner. */
 	bool shared;
-	bool try;               /* take it now or not at all */
-	struct claim *replaces; /* held by the same user, so not in its way; or NULL */
+	bool try; /* take it now or not at all */
+	/*
+	 * Held by the same user, so not in its way; or NULL.  A shared claim may replace an
+	 * exclusive one only as a try.
+	 */
+	struct claim *replaces;
 
 	/* To be read by the owner. */
 	enum claim_state state;

@@ -149,7 +149,10 @@ typedef void store_queue_fn(void *user, int result, const struct store_queue *qu
 typedef void store_view_fn(void *user, int result, struct store_view *view);
 /* names: borrowed until the callback returns. */
 typedef void store_list_fn(void *user, int result, const struct store_name *names, size_t count);
-/* holder: a JSON object, or NULL if the lock is free; queue: a JSON array.  Borrowed. */
+/*
+ * holder: a JSON object, or NULL if the lock is free; queue: a JSON array of all who hold or wait,
+ * of which the last element is {"more":N} if N of them found no room.  Borrowed.
+ */
 typedef void store_describe_fn(void *user, int result, const char *holder, const char *queue);
 
 struct store_ops {
@@ -191,7 +194,9 @@ struct store_ops {
 	void (*deaf)(struct store *store);
 
 	void (*lookup)(struct store *store, const char *path, store_view_fn *fn, void *user);
-	void (*describe)(struct store *store, const char *path, store_describe_fn *fn, void *user);
+	/* room: the most bytes that the queue's text may have. */
+	void (*describe)(struct store *store, const char *path, size_t room, store_describe_fn *fn,
+		void *user);
 	void (*list)(struct store *store, const char *path, store_list_fn *fn, void *user);
 	/* -EEXIST if there is a lock or a directory of that name. */
 	void (*mkdir)(struct store *store, const char *path,

@@ -28,7 +28,9 @@ def test_a_thousand_waiters_on_one_lock(pair, agent, programs):
     assert run("flock", "-n", pair.a / "x", "true").returncode == 1
     one.fsync(fd)
     assert watch.seconds < SOON
-    assert len(pair.b.queue("x")) == 1001
+    queue = pair.b.queue("x")
+    assert len(queue) > 300
+    assert len(queue) - 1 + queue[-1]["more"] == 1001
     one.close(fd)
     assert crowd.exit_status(180) == 0, crowd.output
     tokens = [int(line) for line in log.read_text(encoding="ascii").split()]

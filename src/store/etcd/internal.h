@@ -61,6 +61,8 @@ struct etcd_op {
 	/* Of change: what to do once the directory was read. */
 	unsigned int mask;
 	struct store_directory directory;
+	/* Of describe: how much text there may be. */
+	size_t room;
 	/* Of list: what was found so far. */
 	struct store_name *names;
 	size_t name_count, name_capacity;
@@ -95,7 +97,8 @@ void etcd_queue(struct store *store, const char *path, store_queue_fn *fn, void 
 
 /* names.c */
 void etcd_lookup(struct store *store, const char *path, store_view_fn *fn, void *user);
-void etcd_describe(struct store *store, const char *path, store_describe_fn *fn, void *user);
+void etcd_describe(
+	struct store *store, const char *path, size_t room, store_describe_fn *fn, void *user);
 void etcd_list(struct store *store, const char *path, store_list_fn *fn, void *user);
 void etcd_mkdir(struct store *store, const char *path, const struct store_directory *directory,
 	store_done_fn *fn, void *user);

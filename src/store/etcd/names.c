@@ -116,6 +116,7 @@ static void on_described(struct etcd_op *op, int error, const char *body)
 	struct wire_result result;
 	struct buffer queue = {0};
 	cleanup(free_ptr) char *holder = NULL;
+	size_t left_out = 0, room = op->room - strlen(",{\"more\":18446744073709551615}]");
 	store_describe_fn *fn = op->describe;
 	void *user = op->user;
 
@@ -125,11 +126,16 @@ static void on_described(struct etcd_op *op, int error, const char *body)
 		char *text = describe_kv(op, &result.ranges[0].kv[i]);
 		if (!text)
 			continue;
-		buffer_addf(&queue, "%s%s", holder ? "," : "", text);
+		if (left_out || queue.size + strlen(",") + strlen(text) > room)
+			left_out++;
+		else
+			buffer_addf(&queue, "%s%s", holder ? "," : "", text);
 		if (!holder)
 			holder = take(text);
 		free(text);
 	}
+	if (left_out)
+		buffer_addf(&queue, "%s{\"more\":%zu}", queue.size > 1 ? "," : "", left_out);
 	buffer_add_string(&queue, "]");
 	wire_result_fini(&result);
 	etcd_op_free(op);
@@ -137,7 +143,8 @@ static void on_described(struct etcd_op *op, int error, const char *body)
 	buffer_fini(&queue);
 }
 
-void etcd_describe(struct store *store, const char *path, store_describe_fn *fn, void *user)
+void etcd_describe(
+	struct store *store, const char *path, size_t room, store_describe_fn *fn, void *user)
 {
 	struct etcd *etcd = etcd_of(store);
 	struct wire_txn txn = {0};
@@ -146,6 +153,7 @@ void etcd_describe(struct store *store, const char *path, store_describe_fn *fn,
 	cleanup(free_ptr) char *end = key_end(etcd->prefix, path);
 
 	op->describe = fn;
+	op->room = room;
 	wire_txn_then(&txn);
 	wire_range(&txn, first, end, &(struct wire_range_options){.by_creation = true});
 	etcd_op_send_names(op, wire_txn_end(&txn));
@@ -161,7 +169,7 @@ static void add_name(struct etcd_op *op, const char *name, size_t length, bool d
 		last->directory = last->directory || directory;
 		return;
 	}
-	if (op->name_count == op->name_capacity) {
+	if (!op->names || op->name_count == op->name_capacity) {
 		op->name_capacity = op->name_capacity ? 2 * op->name_capacity : 64;
 		op->names = xrealloc(op->names, op->name_capacity, sizeof(op->names[0]));
 	}

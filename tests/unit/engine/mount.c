@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One machine: the engine, driven with a model store as store/etcd and the lockspace drive it.
+ *
+ * What the engine asks for is noted as a request.  What comes back is told to the engine without
+ * what is ours; a place is ours while its id is known.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "engine/world.h"
+
+static void forget_id(struct job *job)
+{
+	job->known = false;
+	job->placed = false;
+}
+
+static void on_place(struct claim *claim)
+{
+	struct job *job = job_of(claim);
+	struct mount *mount = job->mount;
+	struct world *world = mount->world;
+
+	require(world, !job->left && !job->known);
+	require(world, mount->session || mount->losing);
+	require(world, !request_exists(mount, REQUEST_JOIN) && !request_exists(mount, REQUEST_TRY));
+	require(world, !claim->try || !request_exists(mount, REQUEST_LEAVE));
+	rules_check_order(job);
+	snprintf(job->id, sizeof(job->id), "%sm%u.%u", claim->shared ? "s-" : "", mount->number,
+		++world->jobs);
+	job->known = true;
+	job->placed = job->leaving = job->broken = false;
+	job->token = 0;
+	struct request *request = request_new(mount, claim->try ? REQUEST_TRY : REQUEST_JOIN, job);
+	request->known = mount->lock.known;
+	if (claim->replaces)
+		copy_string(request->except, sizeof(request->except), job_of(claim->replaces)->id);
+	world_trace(world, "  m%u: job %u asks for place %s", mount->number, job->number, job->id);
+}
+
+static void on_leave(struct claim *claim)
+{
+	struct job *job = job_of(claim);
+	struct mount *mount = job->mount;
+
+	require(mount->world, job->left && job->known && !job->leaving);
+	require(mount->world, mount->session || mount->losing);
+	job->leaving = true;
+	request_new(mount, REQUEST_LEAVE, job);
+	world_trace(
+		mount->world, "  m%u: job %u gives %s back", mount->number, job->number, job->id);
+}
+
+static void on_answer(struct claim *claim, int result)
+{
+	struct job *job = job_of(claim);
+	struct world *world = job->mount->world;
+
+	require(world, !job->answered);
+	job->answered = true;
+	world_trace(world, "  m%u: job %u is answered %d", job->mount->number, job->number, result);
+	if (result == CLAIM_GRANTED) {
+		job->held = true;
+		rules_check_grant(job);
+		return;
+	}
+	if (result == CLAIM_BUSY)
+		rules_check_busy(job);
+	job->left = true;
+}
+
+static void on_lost(struct claim *claim)
+{
+	struct job *job = job_of(claim);
+
+	require(job->mount->world, job->answered && job->held && !job->left);
+	world_trace(job->mount->world, "  m%u: job %u lost it", job->mount->number, job->number);
+	job->held = false;
+}
+
+/* As the lockspace does it, the claim is freed at once. */
+static void on_over(struct claim *claim)
+{
+	struct job *job = job_of(claim);
+	struct mount *mount = job->mount;
+
+	require(mount->world, job->answered && job->left);
+	world_trace(mount->world, "  m%u: job %u is over", mount->number, job->number);
+	DL_DELETE(mount->jobs, job);
+	memset(job, 0xa5, sizeof(*job));
+	free(job);
+}
+
+/* A rival that says whose it is. */
+struct owned_rival {
+	struct rival rival;
+	struct world *world;
+};
+
+static void on_drop(struct rival *rival)
+{
+	struct owned_rival *owned = container_of(rival, struct owned_rival, rival);
+
+	require(owned->world, owned->world->rivals > 0);
+	owned->world->rivals--;
+	free(rival->id);
+	memset(owned, 0xa5, sizeof(*owned));
+	free(owned);
+}
+
+const struct lock_ops mount_ops = {
+	.place = on_place,
+	.leave = on_leave,
+	.answer = on_answer,
+	.lost = on_lost,
+	.over = on_over,
+	.drop = on_drop,
+};
+
+/* --- what stands between the engine and the store --- */
+
+static struct rival *new_rival(struct world *world, const char *id, uint64_t token, bool shared)
+{
+	struct owned_rival *owned = xzalloc(sizeof(*owned));
+
+	owned->world = world;
+	owned->rival.id = xstrdup(id);
+	owned->rival.entry.token = token;
+	owned->rival.entry.shared = shared;
+	world->rivals++;
+	return &owned->rival;
+}
+
+/* What a read showed, without what is ours, or was left over by somebody of ours. */
+static struct rival *rivals_of(struct mount *mount, const struct model_snapshot *seen)
+{
+	struct rival *rivals = NULL;
+
+	for (size_t i = seen->count; i-- > 0;) {
+		const struct model_place *place = &seen->places[i];
+		if (job_find(mount, place->id) ||
+			(mount->session && place->session == mount->session))
+			continue;
+		struct rival *rival =
+			new_rival(mount->world, place->id, place->token, place->shared);
+		LL_PREPEND(rivals, rival);
+	}
+	return rivals;
+}
+
+static void answer_placing(struct request *request)
+{
+	struct mount *mount = request->mount;
+	struct job *job = request->job;
+	bool join = request->kind == REQUEST_JOIN && request->outcome == LOCK_PLACED;
+
+	if (request->outcome == LOCK_PLACED) {
+		job->token = request->placed_token;
+		job->placed = true;
+		job->placed_at = ++mount->clock;
+	} else if (request->outcome > 0) {
+		forget_id(job);
+	}
+	struct rival *rivals = join ? rivals_of(mount, &request->seen) : NULL;
+	int outcome = request->outcome;
+	uint64_t token = request->placed_token, revision = request->seen.revision;
+	if (outcome != LOCK_PLACED)
+		request_stray(request);
+	request_free(request);
+	world_trace(mount->world,
+		"m%u: job %u: outcome %d, token %" PRIu64 ", known up to %" PRIu64, mount->number,
+		job->number, outcome, token, revision);
+	lock_placed(&mount->lock, &job->claim, outcome, token, revision, rivals);
+}
+
+static void answer_leave(struct request *request)
+{
+	struct mount *mount = request->mount;
+	struct job *job = request->job;
+
+	forget_id(job);
+	request_stray(request);
+	request_free(request);
+	world_trace(mount->world, "m%u: job %u has left", mount->number, job->number);
+	lock_left(&mount->lock, &job->claim);
+}
+
+static void answer_read(struct request *request)
+{
+	struct mount *mount = request->mount;
+	struct rival *rivals = rivals_of(mount, &request->seen);
+	uint64_t revision = request->seen.revision;
+
+	request_free(request);
+	world_trace(mount->world, "m%u: the queue as of %" PRIu64, mount->number, revision);
+	lock_read_end(&mount->lock, revision, rivals);
+}
+
+static void tell_gone(struct job *job)
+{
+	struct mount *mount = job->mount;
+
+	forget_id(job);
+	job->arrival = ++mount->world->arrivals;
+	world_trace(mount->world, "m%u: job %u has lost its place", mount->number, job->number);
+	lock_gone(&mount->lock, &job->claim);
+}
+
+static bool is_in(const struct model_snapshot *seen, const char *id)
+{
+	for (size_t i = 0; i < seen->count; i++) {
+		if (strcmp(seen->places[i].id, id) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The comparison of what the session has with what we think that it has. */
+static void answer_check(struct request *request)
+{
+	struct mount *mount = request->mount;
+	struct world *world = mount->world;
+	cleanup(free_ptr) struct request *check = request;
+	struct job *job, *next;
+
+	DL_DELETE(mount->requests, request);
+	world_trace(world, "m%u: the keys as of %" PRIu64, mount->number, check->seen.revision);
+	for (size_t i = 0; i < check->seen.count; i++) {
+		const struct model_place *seen = &check->seen.places[i];
+		struct model_place *place = model_find(&world->model, seen->id);
+		if (seen->session == mount->session && place && !job_find(mount, seen->id))
+			model_delete(&world->model, place);
+	}
+	DL_FOREACH_SAFE(mount->jobs, job, next) {
+		if (job->known && job->placed && !job->leaving && job->placed_at <= check->clock &&
+			!is_in(&check->seen, job->id))
+			tell_gone(job);
+	}
+}
+
+void mount_deliver(struct request *request)
+{
+	if (request->outcome == LOCK_NO_SESSION) {
+		mount_give_up_session(request->mount);
+		return;
+	}
+	switch (request->kind) {
+	case REQUEST_JOIN:
+	case REQUEST_TRY:
+		answer_placing(request);
+		break;
+	case REQUEST_LEAVE:
+		answer_leave(request);
+		break;
+	case REQUEST_READ:
+		answer_read(request);
+		break;
+	case REQUEST_CHECK:
+		answer_check(request);
+		break;
+	}
+}
+
+/* Everything that needed the session is answered before the engine is told. */
+void mount_give_up_session(struct mount *mount)
+{
+	struct world *world = mount->world;
+	struct request *request;
+	struct job *job;
+
+	world_trace(world, "m%u: session %u is lost", mount->number, mount->session);
+	mount->losing = true;
+	mount->losses++;
+	mount->session = 0;
+	while ((request = request_random(world, mount->requests, true))) {
+		request->outcome = LOCK_NO_SESSION;
+		if (request->kind == REQUEST_CHECK)
+			request_free(request);
+		else if (request->kind == REQUEST_LEAVE)
+			answer_leave(request);
+		else
+			answer_placing(request);
+		/* From the first such answer on it knows enough to grant nothing any more. */
+		if (mount->lock.suspended && world_chance(world, 20))
+			job_maybe_end(mount);
+	}
+	mount->losing = false;
+	DL_FOREACH(mount->jobs, job) {
+		forget_id(job);
+	}
+	lock_suspend(&mount->lock);
+}
+
+void mount_start_session(struct mount *mount)
+{
+	struct world *world = mount->world;
+
+	mount->session = model_new_session(&world->model);
+	world->owner[mount->session] = mount;
+	world_trace(world, "m%u: session %u", mount->number, mount->session);
+	lock_resume(&mount->lock);
+}
+
+void mount_hear(struct mount *mount, bool deaf)
+{
+	struct world *world = mount->world;
+	cleanup(free_ptr) struct model_event *event = model_watch_next(&mount->watch);
+	struct job *job = event ? job_find(mount, event->id) : NULL;
+
+	if (!event || deaf)
+		return;
+	world_trace(world, "m%u: hears that %s went at %" PRIu64, mount->number, event->id,
+		event->revision);
+	if (!job)
+		lock_removed(&mount->lock, new_rival(world, event->id, event->revision, false));
+	else if (job->placed && !job->leaving && job->token < event->revision)
+		tell_gone(job);
+}
+
+void mount_start_read(struct mount *mount)
+{
+	lock_read_begin(&mount->lock);
+	request_new(mount, REQUEST_READ, NULL);
+}
+
+void mount_start_check(struct mount *mount)
+{
+	if (mount->session && !request_exists(mount, REQUEST_CHECK))
+		request_new(mount, REQUEST_CHECK, NULL);
+}

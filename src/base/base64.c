@@ -9,11 +9,12 @@
 #include "base/buffer.h"
 
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-static const char padding = '=';
 
 static char letter(uint32_t bits, int shift, bool is_used)
 {
-	return is_used ? alphabet[bits >> shift & 63] : padding;
+	if (!is_used)
+		return '=';
+	return alphabet[bits >> shift & 63];
 }
 
 void base64_encode(struct buffer *to, const void *data, size_t size)

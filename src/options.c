@@ -71,6 +71,7 @@ static const struct fuse_opt table[] = {
 	/* What fstab(5) says to others. */
 	FUSE_OPT_KEY("_netdev", KEY_IGNORED),
 	FUSE_OPT_KEY("nofail", KEY_IGNORED),
+	FUSE_OPT_KEY("auto_unmount", KEY_IGNORED),
 	FUSE_OPT_KEY("noauto", KEY_IGNORED),
 	FUSE_OPT_KEY("auto", KEY_IGNORED),
 	FUSE_OPT_KEY("user", KEY_IGNORED),

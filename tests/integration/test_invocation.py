@@ -331,7 +331,7 @@ def test_mount_command_refuses(lab, place, installed):
 
 def test_fstab(lab, place, background, installed):
     """A line of /etc/fstab with the options such lines have; mounted and unmounted by name."""
-    options = "ttl=60,noauto,_netdev,nofail,noatime,allow_other"
+    options = "ttl=60,noauto,_netdev,nofail,auto_unmount,noatime,allow_other"
     fstab = lab.scratch(f"{source(lab)} {place} fuse.latchfs {options} 0 0\n")
     done = run("mount", "-T", fstab, place, env=installed, timeout=60)
     assert done.returncode == 0, done

@@ -37,11 +37,13 @@ void etcd_op_free(struct etcd_op *op)
 	free(op);
 }
 
+static const struct wire_result no_answer;
+
 static void on_op_refused(struct loop_timer *timer)
 {
 	struct etcd_op *op = container_of(timer, struct etcd_op, refusal);
 
-	op->fn(op, STORE_LOST, NULL);
+	op->fn(op, STORE_LOST, &no_answer);
 }
 
 static void on_op_done(struct etcd_call *call, int result, const char *body)
@@ -52,11 +54,15 @@ static void on_op_done(struct etcd_call *call, int result, const char *body)
 		/* Ends every operation of the session, this one among them. */
 		struct etcd *etcd = op->etcd;
 		if (!op->of_session)
-			op->fn(op, -EIO, NULL);
+			op->fn(op, -EIO, &no_answer);
 		etcd_lease_gone(&etcd->lease);
 		return;
 	}
-	op->fn(op, result == ETCD_COMPACTED ? -EIO : result, body);
+	struct wire_result answer = {0};
+	if (result == ETCD_COMPACTED || (!result && wire_parse_txn(body, &answer) < 0))
+		result = -EIO;
+	op->fn(op, result, &answer);
+	wire_result_fini(&answer);
 }
 
 static void op_send(struct etcd_op *op, char *txn, enum etcd_lane lane, int timeout)
@@ -120,7 +126,7 @@ static void end_ops(struct etcd *etcd, bool of_session)
 	while ((op = first_op(etcd, of_session))) {
 		etcd_call_cancel(&op->call);
 		loop_timer_disarm(&op->refusal);
-		op->fn(op, op->of_session ? STORE_LOST : -EIO, NULL);
+		op->fn(op, op->of_session ? STORE_LOST : -EIO, &no_answer);
 	}
 }
 
@@ -162,7 +168,7 @@ void etcd_place_gone(struct etcd *etcd, const char *id)
 		gone(etcd, place);
 }
 
-static void on_orphan_deleted(struct etcd_op *op, int result, const char *body)
+static void on_orphan_deleted(struct etcd_op *op, int result, const struct wire_result *answer)
 {
 	etcd_op_free(op);
 }

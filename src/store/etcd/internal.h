@@ -34,8 +34,11 @@ struct etcd {
 	struct loop_timer start_timer;
 };
 
-/* result: 0 with the answer's body, STORE_LOST, or -errno.  Frees the op with etcd_op_free. */
-typedef void etcd_op_fn(struct etcd_op *op, int result, const char *body);
+/*
+ * result: 0, STORE_LOST, or -errno.  answer: borrowed; empty unless result is 0.  Frees the op with
+ * etcd_op_free, or sends it again.
+ */
+typedef void etcd_op_fn(struct etcd_op *op, int result, const struct wire_result *answer);
 
 /* One operation: a call and what is needed to understand its answer. */
 struct etcd_op {

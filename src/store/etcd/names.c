@@ -22,15 +22,6 @@ static void answer_done(struct etcd_op *op, int result)
 	fn(user, result);
 }
 
-/* Parses into *result, which the caller calls wire_result_fini for in any case. */
-static int parse(int error, const char *body, struct wire_result *result)
-{
-	*result = (struct wire_result){0};
-	if (error)
-		return error;
-	return wire_parse_txn(body, result) < 0 ? -EIO : 0;
-}
-
 /* --- looking a name up --- */
 
 static void view_of(struct etcd_op *op, const struct wire_result *result, struct store_view *view)
@@ -59,19 +50,16 @@ static void view_of(struct etcd_op *op, const struct wire_result *result, struct
 	value_parse_record(first->value, &view->record);
 }
 
-static void on_looked_up(struct etcd_op *op, int error, const char *body)
+static void on_looked_up(struct etcd_op *op, int error, const struct wire_result *answer)
 {
-	struct wire_result result;
 	struct store_view view = {0};
 	store_view_fn *fn = op->view;
 	void *user = op->user;
 
-	error = parse(error, body, &result);
-	if (!error && result.range_count != 1)
+	if (!error && answer->range_count != 1)
 		error = -EIO;
 	if (!error)
-		view_of(op, &result, &view);
-	wire_result_fini(&result);
+		view_of(op, answer, &view);
 	etcd_op_free(op);
 	fn(user, error, error ? NULL : &view);
 	record_fini(&view.record);
@@ -111,19 +99,17 @@ static char *describe_kv(struct etcd_op *op, const struct wire_kv *kv)
 	return text;
 }
 
-static void on_described(struct etcd_op *op, int error, const char *body)
+static void on_described(struct etcd_op *op, int error, const struct wire_result *answer)
 {
-	struct wire_result result;
 	struct buffer queue = {0};
 	cleanup(free_ptr) char *holder = NULL;
 	size_t left_out = 0, room = op->room - strlen(",{\"more\":18446744073709551615}]");
 	store_describe_fn *fn = op->describe;
 	void *user = op->user;
 
-	error = parse(error, body, &result);
 	buffer_add_string(&queue, "[");
-	for (size_t i = 0; i < result.ranges[0].count; i++) {
-		char *text = describe_kv(op, &result.ranges[0].kv[i]);
+	for (size_t i = 0; i < answer->ranges[0].count; i++) {
+		char *text = describe_kv(op, &answer->ranges[0].kv[i]);
 		if (!text)
 			continue;
 		if (left_out || queue.size + strlen(",") + strlen(text) > room)
@@ -137,7 +123,6 @@ static void on_described(struct etcd_op *op, int error, const char *body)
 	if (left_out)
 		buffer_addf(&queue, "%s{\"more\":%zu}", queue.size > 1 ? "," : "", left_out);
 	buffer_add_string(&queue, "]");
-	wire_result_fini(&result);
 	etcd_op_free(op);
 	fn(user, error, holder, queue.data);
 	buffer_fini(&queue);
@@ -198,21 +183,18 @@ static void answer_list(struct etcd_op *op, int result)
 
 static void send_list(struct etcd_op *op);
 
-static void on_listed(struct etcd_op *op, int error, const char *body)
+static void on_listed(struct etcd_op *op, int error, const struct wire_result *answer)
 {
-	struct wire_result result;
 	bool more = false;
 
-	error = parse(error, body, &result);
-	for (size_t i = 0; i < result.ranges[0].count; i++)
-		list_key(op, &result.ranges[0].kv[i]);
-	if (result.ranges[0].count) {
-		const struct wire_kvs *kvs = &result.ranges[0];
+	for (size_t i = 0; i < answer->ranges[0].count; i++)
+		list_key(op, &answer->ranges[0].kv[i]);
+	if (answer->ranges[0].count) {
+		const struct wire_kvs *kvs = &answer->ranges[0];
 		more = kvs->more && op->name_count < MAX_NAMES;
 		free(op->key);
 		op->key = xstrdup(kvs->kv[kvs->count - 1].key);
 	}
-	wire_result_fini(&result);
 	if (!error && more)
 		send_list(op);
 	else
@@ -253,18 +235,14 @@ void etcd_list(struct store *store, const char *path, store_list_fn *fn, void *u
 
 /* --- directories --- */
 
-static void on_made(struct etcd_op *op, int error, const char *body)
+static void on_made(struct etcd_op *op, int error, const struct wire_result *answer)
 {
-	struct wire_result result;
-
-	error = parse(error, body, &result);
-	if (!error && !result.succeeded) {
+	if (!error && !answer->succeeded) {
 		/* An attempt whose answer was lost may have made it. */
-		const struct wire_kvs *kvs = &result.ranges[0];
+		const struct wire_kvs *kvs = &answer->ranges[0];
 		bool ours = kvs->count && value_directory_has_id(kvs->kv[0].value, op->id);
 		error = ours ? 0 : -EEXIST;
 	}
-	wire_result_fini(&result);
 	answer_done(op, error);
 }
 
@@ -288,19 +266,15 @@ void etcd_mkdir(struct store *store, const char *path, const struct store_direct
 	etcd_op_send_names(op, wire_txn_end(&txn));
 }
 
-static void on_removed(struct etcd_op *op, int error, const char *body)
+static void on_removed(struct etcd_op *op, int error, const struct wire_result *answer)
 {
-	struct wire_result result;
-
-	error = parse(error, body, &result);
-	if (!error && !result.succeeded) {
+	if (!error && !answer->succeeded) {
 		/* Not there: an attempt whose answer was lost may have removed it. */
-		if (result.ranges[0].count)
+		if (answer->ranges[0].count)
 			error = -ENOTEMPTY;
 		else
 			error = op->call.attempts > 1 ? 0 : -ENOENT;
 	}
-	wire_result_fini(&result);
 	answer_done(op, error);
 }
 
@@ -343,32 +317,24 @@ static void apply_change(
 	clock_gettime(CLOCK_REALTIME, &to->ctime);
 }
 
-static void on_changed(struct etcd_op *op, int error, const char *body)
+static void on_changed(struct etcd_op *op, int error, const struct wire_result *answer)
 {
-	struct wire_result result;
-
-	error = parse(error, body, &result);
-	bool succeeded = result.succeeded;
-	wire_result_fini(&result);
-	if (!error && !succeeded)
+	if (!error && !answer->succeeded)
 		send_change(op); /* somebody was faster: again, on what is there now */
 	else
 		answer_done(op, error);
 }
 
-static void on_read_for_change(struct etcd_op *op, int error, const char *body)
+static void on_read_for_change(struct etcd_op *op, int error, const struct wire_result *answer)
 {
-	struct wire_result result;
 	struct store_directory now;
 
-	error = parse(error, body, &result);
-	const struct wire_kvs *own = &result.ranges[0], *any = &result.ranges[1];
-	if (!error && result.range_count != 2)
+	const struct wire_kvs *own = &answer->ranges[0], *any = &answer->ranges[1];
+	if (!error && answer->range_count != 2)
 		error = -EIO;
 	if (!error && !own->count && !any->count && *op->path)
 		error = -ENOENT;
 	if (error) {
-		wire_result_fini(&result);
 		answer_done(op, error);
 		return;
 	}
@@ -379,7 +345,6 @@ static void on_read_for_change(struct etcd_op *op, int error, const char *body)
 	wire_if_modified(&txn, op->key, own->count ? own->kv[0].modified : 0);
 	wire_txn_then(&txn);
 	wire_put(&txn, op->key, value, 0);
-	wire_result_fini(&result);
 	op->fn = on_changed;
 	etcd_op_send_names(op, wire_txn_end(&txn));
 }

@@ -171,20 +171,16 @@ static int joined(struct etcd_op *op, const struct wire_result *result, struct q
 	return queue->directory ? -EISDIR : 0;
 }
 
-static void on_joined(struct etcd_op *op, int error, const char *body)
+static void on_joined(struct etcd_op *op, int error, const struct wire_result *answer)
 {
-	struct wire_result result = {0};
 	struct queue_buffer queue = {0};
 
-	if (!error && wire_parse_txn(body, &result) < 0)
-		error = -EIO;
 	if (!error)
-		error = joined(op, &result, &queue);
+		error = joined(op, answer, &queue);
 	struct store_queue view = {
-		.revision = result.revision, .contenders = queue.contenders, .count = queue.count};
+		.revision = answer->revision, .contenders = queue.contenders, .count = queue.count};
 	if (error == STORE_LOST)
 		forget_place(op->etcd, op->place);
-	wire_result_fini(&result);
 	answer_queue(op, error, error ? NULL : &view);
 	queue_buffer_fini(&queue);
 }
@@ -233,17 +229,12 @@ static int tried(struct etcd_op *op, const struct wire_result *result)
 	return directory ? -EISDIR : STORE_BUSY;
 }
 
-static void on_tried(struct etcd_op *op, int error, const char *body)
+static void on_tried(struct etcd_op *op, int error, const struct wire_result *answer)
 {
-	struct wire_result result = {0};
-
-	if (!error && wire_parse_txn(body, &result) < 0)
-		error = -EIO;
 	if (!error)
-		error = tried(op, &result);
+		error = tried(op, answer);
 	if (error > 0)
 		forget_place(op->etcd, op->place);
-	wire_result_fini(&result);
 	answer_done(op, error);
 }
 
@@ -300,7 +291,7 @@ void etcd_try(struct store *store, struct store_place *place, const struct store
 
 /* --- leaving --- */
 
-static void on_left(struct etcd_op *op, int error, const char *body)
+static void on_left(struct etcd_op *op, int error, const struct wire_result *answer)
 {
 	if (error < 0)
 		log_warning("lock %s could not be given back (%s); it is free with the lease",
@@ -325,17 +316,12 @@ void etcd_leave(struct store *store, struct store_place *place, store_done_fn *f
 
 /* --- confirming and writing --- */
 
-static void on_confirmed(struct etcd_op *op, int error, const char *body)
+static void on_confirmed(struct etcd_op *op, int error, const struct wire_result *answer)
 {
-	struct wire_result result = {0};
-
-	if (!error && wire_parse_txn(body, &result) < 0)
-		error = -EIO;
-	if (!error && !result.succeeded) {
+	if (!error && !answer->succeeded) {
 		error = STORE_GONE;
 		etcd_place_gone(op->etcd, op->id);
 	}
-	wire_result_fini(&result);
 	answer_done(op, error);
 }
 
@@ -365,20 +351,16 @@ void etcd_write(struct store *store, struct store_place *place, store_done_fn *f
 
 /* --- reading a queue --- */
 
-static void on_queue_read(struct etcd_op *op, int error, const char *body)
+static void on_queue_read(struct etcd_op *op, int error, const struct wire_result *answer)
 {
-	struct wire_result result = {0};
 	struct queue_buffer queue = {0};
 
-	if (!error && wire_parse_txn(body, &result) < 0)
-		error = -EIO;
-	if (!error && result.range_count != 1)
+	if (!error && answer->range_count != 1)
 		error = -EIO;
 	if (!error)
-		read_queue(op->etcd, op->path, &result.ranges[0], &queue);
+		read_queue(op->etcd, op->path, &answer->ranges[0], &queue);
 	struct store_queue view = {
-		.revision = result.revision, .contenders = queue.contenders, .count = queue.count};
-	wire_result_fini(&result);
+		.revision = answer->revision, .contenders = queue.contenders, .count = queue.count};
 	answer_queue(op, error, error ? NULL : &view);
 	queue_buffer_fini(&queue);
 }

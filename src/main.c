@@ -30,6 +30,7 @@
  *       policy, record  what it keeps of directories and holders
  *       etcd/etcd     the store on etcd: session, watch and places put together
  *       etcd/places   join, try, leave, confirm
+ *       etcd/batch    these, many in one transaction
  *       etcd/names    lookup, listing, directories
  *       etcd/lease    the lease and its deadline
  *       etcd/watch    the one watch
@@ -43,7 +44,7 @@
  *     base/           util, buffer, base64, log, proc
  *
  * A program that locks a file: fs/mount -> fs/locks -> lock/lockspace -> lock/lock, which asks for
- * a place -> store/etcd/places -> client -> http.  The answer comes back the same way, or, if there
+ * a place -> store/etcd/places -> batch -> client -> http.  The answer comes back the same way, or, if there
  * is a queue, store/etcd/watch tells of those who leave it.
  */
 #include <errno.h>

@@ -35,6 +35,12 @@ static void assert_body(char *body, const char *expected)
 	free(body);
 }
 
+static void assert_txn(struct wire_txn *txn, const char *expected)
+{
+	assert_body(wire_txn_body(txn), expected);
+	wire_txn_fini(txn);
+}
+
 static void test_simple_requests(void **state)
 {
 	assert_body(wire_lease_grant(10), "{\"TTL\":\"10\"}");
@@ -56,11 +62,10 @@ static void test_join_request(void **state)
 	struct wire_txn txn = {0};
 
 	wire_if_absent(&txn, "a", NULL);
-	wire_txn_then(&txn);
 	wire_put(&txn, "ab", "v", 77);
 	wire_range(
 		&txn, "a", "b", &(struct wire_range_options){.keys_only = true, .created_from = 5});
-	assert_body(wire_txn_end(&txn),
+	assert_txn(&txn,
 		"{\"compare\":[{\"key\":\"YQ==\",\"target\":\"CREATE\",\"result\":\"EQUAL\","
 		"\"create_revision\":\"0\"}],\"success\":["
 		"{\"request_put\":{\"key\":\"YWI=\",\"value\":\"dg==\",\"lease\":\"77\"}},"
@@ -76,32 +81,61 @@ static void test_other_compares(void **state)
 	wire_if_created(&txn, "a", 3);
 	wire_if_modified(&txn, "a", 4);
 	wire_if_present(&txn, "a");
-	wire_txn_then(&txn);
-	assert_body(wire_txn_end(&txn),
+	assert_txn(&txn,
 		"{\"compare\":[{\"key\":\"YQ==\",\"range_end\":\"Yg==\",\"target\":\"CREATE\","
 		"\"result\":\"EQUAL\",\"create_revision\":\"0\"},"
 		"{\"key\":\"YQ==\",\"target\":\"CREATE\",\"result\":\"EQUAL\","
 		"\"create_revision\":\"3\"},"
 		"{\"key\":\"YQ==\",\"target\":\"MOD\",\"result\":\"EQUAL\",\"mod_revision\":\"4\"},"
 		"{\"key\":\"YQ==\",\"target\":\"CREATE\",\"result\":\"GREATER\","
-		"\"create_revision\":\"0\"}],\"success\":[]}");
+		"\"create_revision\":\"0\"}]}");
 }
 
 static void test_both_branches(void **state)
 {
 	struct wire_txn txn = {0};
 
-	wire_txn_then(&txn);
 	wire_delete(&txn, "a");
 	wire_delete(&txn, "b");
 	wire_txn_else(&txn);
 	wire_range(&txn, "a", NULL, &(struct wire_range_options){.by_creation = true, .limit = 1});
-	assert_body(wire_txn_end(&txn),
-		"{\"compare\":[],\"success\":[{\"request_delete_range\":{\"key\":\"YQ==\"}},"
-		"{\"request_delete_range\":{\"key\":\"Yg==\"}}],\"failure\":["
-		"{\"request_range\":{\"key\":\"YQ==\",\"sort_order\":\"ASCEND\","
-		"\"sort_target\":\"CREATE\",\"limit\":\"1\"}}]}");
-	assert_null(txn.text.data);
+	assert_txn(&txn, "{\"success\":[{\"request_delete_range\":{\"key\":\"YQ==\"}},"
+			 "{\"request_delete_range\":{\"key\":\"Yg==\"}}],\"failure\":["
+			 "{\"request_range\":{\"key\":\"YQ==\",\"sort_order\":\"ASCEND\","
+			 "\"sort_target\":\"CREATE\",\"limit\":\"1\"}}]}");
+}
+
+static void add_part(struct wire_txn *whole, struct wire_txn *part, size_t operations)
+{
+	assert_int_equal(wire_part_operations(part), operations);
+	assert_true(wire_part_size(part) > 0);
+	wire_add_part(whole, part);
+	wire_txn_fini(part);
+}
+
+/* What has no compares needs no transaction of its own. */
+static void test_parts(void **state)
+{
+	struct wire_txn whole = {0}, join = {0}, try = {0}, leave = {0};
+
+	wire_put(&join, "a", "v", 77);
+	wire_range(&join, "a", NULL, &(struct wire_range_options){0});
+	add_part(&whole, &join, 2);
+	wire_if_absent(&try, "b", NULL);
+	wire_delete(&try, "b");
+	wire_txn_else(&try);
+	wire_range(&try, "b", NULL, &(struct wire_range_options){0});
+	add_part(&whole, &try, 0);
+	wire_delete(&leave, "c");
+	add_part(&whole, &leave, 1);
+	assert_int_equal(whole.operations, 4);
+	assert_txn(&whole, "{\"success\":[{\"request_put\":{\"key\":\"YQ==\",\"value\":\"dg==\","
+			   "\"lease\":\"77\"}},{\"request_range\":{\"key\":\"YQ==\"}},"
+			   "{\"request_txn\":{\"compare\":[{\"key\":\"Yg==\",\"target\":\"CREATE\","
+			   "\"result\":\"EQUAL\",\"create_revision\":\"0\"}],"
+			   "\"success\":[{\"request_delete_range\":{\"key\":\"Yg==\"}}],"
+			   "\"failure\":[{\"request_range\":{\"key\":\"Yg==\"}}]}},"
+			   "{\"request_delete_range\":{\"key\":\"Yw==\"}}]}");
 }
 
 /* --- answers that make sense --- */
@@ -172,6 +206,57 @@ static void test_txn_refused(void **state)
 	assert_int_equal(wire_parse_txn("{" HEADER "}", &result), 0);
 	assert_int_equal(result.range_count, 0);
 	wire_result_fini(&result);
+}
+
+static const char parts[] =
+	"{" HEADER ",\"succeeded\":true,\"responses\":["
+	"{\"response_put\":{\"header\":{\"revision\":\"17\"}}},"
+	"{\"response_range\":{\"kvs\":[{\"key\":\"YQ==\",\"create_revision\":\"9\"}]}},"
+	"{\"response_txn\":{\"header\":{},\"responses\":[{\"response_range\":{\"kvs\":["
+	"{\"key\":\"Yg==\",\"create_revision\":\"5\"}]}}]}},"
+	"{\"response_delete_range\":{\"deleted\":\"1\"}},"
+	"{\"response_txn\":{\"succeeded\":true,\"responses\":[{\"response_put\":{}}]}}]}";
+
+static void test_parts_answered(void **state)
+{
+	static const size_t operations[] = {2, 0, 1, 0};
+	struct wire_result results[4];
+
+	assert_int_equal(wire_parse_parts(parts, operations, results, 4), 0);
+	for (size_t i = 0; i < 4; i++)
+		assert_int_equal(results[i].revision, 17);
+	assert_true(results[0].succeeded);
+	assert_int_equal(results[0].range_count, 1);
+	assert_string_equal(results[0].ranges[0].kv[0].key, "a");
+	assert_false(results[1].succeeded);
+	assert_int_equal(results[1].range_count, 1);
+	assert_string_equal(results[1].ranges[0].kv[0].key, "b");
+	assert_true(results[2].succeeded);
+	assert_int_equal(results[2].range_count, 0);
+	assert_true(results[3].succeeded);
+	for (size_t i = 0; i < 4; i++)
+		wire_result_fini(&results[i]);
+}
+
+/* An answer that does not fit what was asked is nobody's answer. */
+static void test_parts_mismatched(void **state)
+{
+	static const size_t wrong[][4] = {
+		{2, 0, 1, 1}, {2, 0, 0, 0}, {1, 0, 1, 0}, {3, 0, 1, 0}, {2, 1, 1, 1}, {0, 0, 0, 0}};
+	static const size_t right[] = {2, 0, 1, 0, 1};
+	struct wire_result results[5];
+
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		int error = wire_parse_parts(parts, wrong[i], results, 4);
+		/* One operation more or less is found out by its kind or by their number. */
+		if (!error)
+			fail_msg("case %zu passes", i);
+		assert_int_equal(error, -EBADMSG);
+	}
+	assert_int_equal(wire_parse_parts(parts, right, results, 3), -EBADMSG);
+	assert_int_equal(wire_parse_parts(parts, right, results, 5), -EBADMSG);
+	assert_int_equal(wire_parse_parts("{\"responses\":{}}", right, results, 1), -EBADMSG);
+	assert_int_equal(wire_parse_parts("", right, results, 1), -EBADMSG);
 }
 
 static const char renewed[] = "{\"result\":{" HEADER ",\"ID\":\"77\",\"TTL\":\"60\"}}\n";
@@ -523,6 +608,9 @@ int main(void)
 		cmocka_unit_test(test_both_branches),
 		cmocka_unit_test(test_txn),
 		cmocka_unit_test(test_txn_refused),
+		cmocka_unit_test(test_parts),
+		cmocka_unit_test(test_parts_answered),
+		cmocka_unit_test(test_parts_mismatched),
 		cmocka_unit_test(test_lease),
 		cmocka_unit_test(test_lease_keys),
 		cmocka_unit_test(test_token),

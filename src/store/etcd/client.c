@@ -307,6 +307,10 @@ static void send_call(struct etcd_call *call)
 	const char *headers[] = {client->authorization, NULL};
 
 	detach(call);
+	if (call->compose) {
+		free(call->body);
+		call->body = call->compose(call);
+	}
 	/* A call's first attempts go round the endpoints, beginning with the preferred one. */
 	call->endpoint =
 		call->attempts ? (call->endpoint + 1) % client->endpoint_count : client->preferred;

@@ -43,6 +43,8 @@ struct etcd_call {
 	/* Set by the caller. */
 	const char *rpc; /* "/v3/kv/txn" */
 	char *body;      /* owned by the call from start until its answer */
+	/* Or NULL; else gives the body anew for each attempt. */
+	char *(*compose)(struct etcd_call *call);
 	enum etcd_lane lane;
 	int64_t deadline;    /* on loop_clock(); 0 = tries for ever */
 	int attempt_timeout; /* milliseconds; 0 = the client's timeout, shared by the endpoints */

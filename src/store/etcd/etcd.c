@@ -27,6 +27,8 @@ struct etcd_op *etcd_op_new(struct etcd *etcd, const char *path, etcd_op_fn *fn,
 
 void etcd_op_free(struct etcd_op *op)
 {
+	loop_timer_disarm(&op->timer);
+	etcd_batch_drop(op);
 	DL_DELETE(op->etcd->ops, op);
 	for (size_t i = 0; i < op->name_count; i++)
 		free(op->names[i].name);
@@ -39,60 +41,62 @@ void etcd_op_free(struct etcd_op *op)
 
 static const struct wire_result no_answer;
 
-static void on_op_refused(struct loop_timer *timer)
+static void on_verdict(struct loop_timer *timer)
 {
-	struct etcd_op *op = container_of(timer, struct etcd_op, refusal);
+	struct etcd_op *op = container_of(timer, struct etcd_op, timer);
 
-	op->fn(op, STORE_LOST, &no_answer);
+	etcd_batch_drop(op);
+	op->fn(op, op->verdict, &no_answer);
 }
 
 static void on_op_done(struct etcd_call *call, int result, const char *body)
 {
 	struct etcd_op *op = container_of(call, struct etcd_op, call);
 
-	if (result == ETCD_NO_LEASE) {
-		/* Ends every operation of the session, this one among them. */
-		struct etcd *etcd = op->etcd;
-		if (!op->of_session)
-			op->fn(op, -EIO, &no_answer);
-		etcd_lease_gone(&etcd->lease);
-		return;
-	}
 	struct wire_result answer = {0};
-	if (result == ETCD_COMPACTED || (!result && wire_parse_txn(body, &answer) < 0))
+	if (result > 0 || (!result && wire_parse_txn(body, &answer) < 0))
 		result = -EIO;
 	op->fn(op, result, &answer);
 	wire_result_fini(&answer);
 }
 
-static void op_send(struct etcd_op *op, char *txn, enum etcd_lane lane, int timeout)
+static void pronounce(struct etcd_op *op, int verdict, int after)
 {
-	op->call = (struct etcd_call){.rpc = "/v3/kv/txn",
-		.body = txn,
-		.lane = lane,
-		.deadline = timeout ? loop_clock() + timeout : 0,
-		.may_fail_fast = timeout != 0,
-		.fn = on_op_done};
-	etcd_call_start(op->etcd->client, &op->call);
+	op->timer.fn = on_verdict;
+	op->verdict = verdict;
+	loop_timer_arm(op->etcd->loop, &op->timer, loop_clock() + after);
 }
 
-void etcd_op_send_locks(struct etcd_op *op, char *txn, int timeout)
+void etcd_op_send_locks(
+	struct etcd_op *op, struct wire_txn *txn, enum etcd_batch_kind kind, int timeout)
 {
 	struct etcd *etcd = op->etcd;
 
 	op->of_session = true;
-	if (etcd->lease.id) {
-		op_send(op, txn, ETCD_LANE_LOCKS, timeout);
+	if (!etcd->lease.id) {
+		wire_txn_fini(txn);
+		pronounce(op, STORE_LOST, 0);
 		return;
 	}
-	free(txn);
-	op->refusal.fn = on_op_refused;
-	loop_timer_arm(etcd->loop, &op->refusal, loop_clock());
+	op->txn = *txn;
+	op->batch_kind = kind;
+	if (timeout)
+		pronounce(op, -EIO, etcd_client_reachable(etcd->client) ? timeout : 0);
+	etcd_batch_add(op);
 }
 
-void etcd_op_send_names(struct etcd_op *op, char *txn)
+void etcd_op_send_names(struct etcd_op *op, struct wire_txn *txn)
 {
-	op_send(op, txn, ETCD_LANE_NAMES, etcd_client_timeout(op->etcd->client));
+	struct etcd_client *client = op->etcd->client;
+
+	op->call = (struct etcd_call){.rpc = "/v3/kv/txn",
+		.body = wire_txn_body(txn),
+		.lane = ETCD_LANE_NAMES,
+		.deadline = loop_clock() + etcd_client_timeout(client),
+		.may_fail_fast = true,
+		.fn = on_op_done};
+	wire_txn_fini(txn);
+	etcd_call_start(client, &op->call);
 }
 
 /* --- the session --- */
@@ -125,7 +129,8 @@ static void end_ops(struct etcd *etcd, bool of_session)
 
 	while ((op = first_op(etcd, of_session))) {
 		etcd_call_cancel(&op->call);
-		loop_timer_disarm(&op->refusal);
+		etcd_batch_drop(op);
+		loop_timer_disarm(&op->timer);
 		op->fn(op, op->of_session ? STORE_LOST : -EIO, &no_answer);
 	}
 }
@@ -181,9 +186,8 @@ static void delete_orphan(struct etcd *etcd, const char *path, const char *id)
 
 	log_info("a left-over key of lock %s is deleted", path);
 	op->key = key_place(etcd->prefix, path, id);
-	wire_txn_then(&txn);
 	wire_delete(&txn, op->key);
-	etcd_op_send_locks(op, wire_txn_end(&txn), etcd_client_timeout(etcd->client));
+	etcd_op_send_locks(op, &txn, ETCD_BATCH_ANY, etcd_client_timeout(etcd->client));
 }
 
 static bool sequence_of(const char *id, uint64_t *sequence)
@@ -379,6 +383,7 @@ static void etcd_free(struct store *store)
 	etcd_watch_fini(&etcd->watch);
 	etcd_lease_fini(&etcd->lease);
 	etcd_client_free(etcd->client);
+	loop_undefer(etcd->loop, &etcd->batch_task);
 	free(etcd->prefix);
 	free(etcd);
 }
@@ -386,10 +391,16 @@ static void etcd_free(struct store *store)
 static void on_reachable(void *user, bool reachable)
 {
 	struct etcd *etcd = user;
+	struct etcd_op *op;
 
-	/* Somebody has to find out when it answers again. */
-	if (!reachable)
+	if (!reachable) {
+		DL_FOREACH(etcd->ops, op) {
+			if (loop_timer_armed(&op->timer))
+				pronounce(op, op->verdict, 0);
+		}
+		/* Somebody has to find out when it answers again. */
 		etcd_lease_renew(&etcd->lease);
+	}
 	etcd->store.events->reachable(etcd->store.user, reachable);
 }
 
@@ -462,6 +473,8 @@ struct store *etcd_new(struct loop *loop, const struct etcd_options *options)
 	etcd->store.ops = &etcd_ops;
 	etcd->loop = loop;
 	etcd->prefix = xstrdup(options->prefix);
+	etcd->batch_max = ETCD_BATCH_MAX;
+	etcd->batch_task.fn = etcd_batch_pump;
 	etcd->check_timer.fn = on_check_due;
 	etcd->start_timer.fn = on_start_timeout;
 	etcd_lease_init(&etcd->lease, loop, etcd->client, options->ttl, on_lease_state);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "event/loop.h"
+#include "store/etcd/batch.h"
 #include "store/etcd/client.h"
 #include "store/etcd/lease.h"
 #include "store/etcd/watch.h"
@@ -24,6 +25,11 @@ struct etcd {
 	uint64_t clock;             /* counts placements, for the comparison with etcd's list */
 	struct etcd_op *ops;        /* under way */
 
+	struct etcd_op *waiting; /* of the session, for a batch */
+	unsigned int batches;    /* under way */
+	size_t batch_max;        /* operations in one */
+	struct loop_task batch_task;
+
 	struct loop_timer check_timer;
 	struct etcd_call check_call;
 	uint64_t check_clock, check_sequence; /* when the check was sent */
@@ -40,14 +46,24 @@ struct etcd {
  */
 typedef void etcd_op_fn(struct etcd_op *op, int result, const struct wire_result *answer);
 
-/* One operation: a call and what is needed to understand its answer. */
+/* One operation: how it is sent and what is needed to understand its answer. */
 struct etcd_op {
-	struct etcd_call call;
 	struct etcd *etcd;
 	etcd_op_fn *fn;
-	bool of_session;             /* answered with STORE_LOST when the session is lost */
 	struct etcd_op *prev, *next; /* in etcd->ops */
-	struct loop_timer refusal;   /* answers an op that could not even be sent */
+
+	struct etcd_call call; /* of one that is not of the session */
+
+	bool of_session;         /* answered with STORE_LOST when the session is lost */
+	struct wire_txn txn;     /* while it waits for a batch or is in one */
+	bool is_batched;         /* it does */
+	struct loop_timer timer; /* answers it with `verdict` if nothing else does */
+	int verdict;
+	enum etcd_batch_kind batch_kind;
+	bool goes_alone;
+	struct etcd_batch *batch; /* NULL: it waits for one */
+	size_t batch_place;
+	struct etcd_op *waiting_prev, *waiting_next; /* in etcd->waiting */
 
 	struct store_place *place; /* borrowed */
 	char *path, *key, *id;     /* owned */
@@ -80,10 +96,16 @@ static inline struct etcd *etcd_of(struct store *store)
 struct etcd_op *etcd_op_new(struct etcd *etcd, const char *path, etcd_op_fn *fn, void *user);
 void etcd_op_free(struct etcd_op *op);
 
-/* For operations on places: without deadline if timeout is 0.  Needs the session. */
-void etcd_op_send_locks(struct etcd_op *op, char *txn, int timeout);
+/* Both take the transaction over. */
+
+/*
+ * For operations on places, which need the session.  With a timeout it gives up after that, or at
+ * once if the store is down; without (0) never.
+ */
+void etcd_op_send_locks(
+	struct etcd_op *op, struct wire_txn *txn, enum etcd_batch_kind kind, int timeout);
 /* For reading and directories: gives up after the timeout, or at once if the store is down. */
-void etcd_op_send_names(struct etcd_op *op, char *txn);
+void etcd_op_send_names(struct etcd_op *op, struct wire_txn *txn);
 
 /* The store does not have that place of ours any more: tells its owner, unless it is known. */
 void etcd_place_gone(struct etcd *etcd, const char *id);

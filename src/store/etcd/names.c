@@ -76,12 +76,11 @@ void etcd_lookup(struct store *store, const char *path, store_view_fn *fn, void 
 	op->view = fn;
 	/* The root is a directory in any case: only its own key is of interest. */
 	wire_if_present(&txn, first);
-	wire_txn_then(&txn);
 	wire_range(&txn, first, NULL, &(struct wire_range_options){0});
 	wire_txn_else(&txn);
 	wire_range(&txn, first, *path ? end : NULL,
 		&(struct wire_range_options){.by_creation = true, .limit = 1});
-	etcd_op_send_names(op, wire_txn_end(&txn));
+	etcd_op_send_names(op, &txn);
 }
 
 /* --- describing a queue --- */
@@ -139,9 +138,8 @@ void etcd_describe(
 
 	op->describe = fn;
 	op->room = room;
-	wire_txn_then(&txn);
 	wire_range(&txn, first, end, &(struct wire_range_options){.by_creation = true});
-	etcd_op_send_names(op, wire_txn_end(&txn));
+	etcd_op_send_names(op, &txn);
 }
 
 /* --- listing a directory --- */
@@ -219,10 +217,9 @@ static void send_list(struct etcd_op *op)
 	cleanup(free_ptr) char *from = next_page(op);
 	cleanup(free_ptr) char *end = key_end(op->etcd->prefix, op->path);
 
-	wire_txn_then(&txn);
 	wire_range(&txn, from, end,
 		&(struct wire_range_options){.keys_only = true, .limit = LIST_PAGE});
-	etcd_op_send_names(op, wire_txn_end(&txn));
+	etcd_op_send_names(op, &txn);
 }
 
 void etcd_list(struct store *store, const char *path, store_list_fn *fn, void *user)
@@ -259,11 +256,10 @@ void etcd_mkdir(struct store *store, const char *path, const struct store_direct
 	op->id = xasprintf("%" PRIx64 ".%" PRIx64, etcd->lease.id, ++etcd->sequence);
 	cleanup(free_ptr) char *value = value_of_directory(directory, op->id);
 	wire_if_absent(&txn, first, end);
-	wire_txn_then(&txn);
 	wire_put(&txn, first, value, 0);
 	wire_txn_else(&txn);
 	wire_range(&txn, first, NULL, &(struct wire_range_options){0});
-	etcd_op_send_names(op, wire_txn_end(&txn));
+	etcd_op_send_names(op, &txn);
 }
 
 static void on_removed(struct etcd_op *op, int error, const struct wire_result *answer)
@@ -290,11 +286,10 @@ void etcd_rmdir(struct store *store, const char *path, store_done_fn *fn, void *
 	op->done = fn;
 	wire_if_present(&txn, first);
 	wire_if_absent(&txn, after, end);
-	wire_txn_then(&txn);
 	wire_delete(&txn, first);
 	wire_txn_else(&txn);
 	wire_range(&txn, first, end, &(struct wire_range_options){.keys_only = true, .limit = 1});
-	etcd_op_send_names(op, wire_txn_end(&txn));
+	etcd_op_send_names(op, &txn);
 }
 
 static void send_change(struct etcd_op *op);
@@ -343,10 +338,9 @@ static void on_read_for_change(struct etcd_op *op, int error, const struct wire_
 	cleanup(free_ptr) char *value = value_of_directory(&now, NULL);
 	struct wire_txn txn = {0};
 	wire_if_modified(&txn, op->key, own->count ? own->kv[0].modified : 0);
-	wire_txn_then(&txn);
 	wire_put(&txn, op->key, value, 0);
 	op->fn = on_changed;
-	etcd_op_send_names(op, wire_txn_end(&txn));
+	etcd_op_send_names(op, &txn);
 }
 
 static void send_change(struct etcd_op *op)
@@ -354,11 +348,10 @@ static void send_change(struct etcd_op *op)
 	struct wire_txn txn = {0};
 	cleanup(free_ptr) char *end = key_end(op->etcd->prefix, op->path);
 
-	wire_txn_then(&txn);
 	wire_range(&txn, op->key, NULL, &(struct wire_range_options){0});
 	wire_range(&txn, op->key, end, &(struct wire_range_options){.keys_only = true, .limit = 1});
 	op->fn = on_read_for_change;
-	etcd_op_send_names(op, wire_txn_end(&txn));
+	etcd_op_send_names(op, &txn);
 }
 
 void etcd_change(struct store *store, const char *path, unsigned int mask,

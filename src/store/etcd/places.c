@@ -162,8 +162,6 @@ static int joined(struct etcd_op *op, const struct wire_result *result, struct q
 {
 	uint64_t token;
 
-	if (!result->succeeded)
-		return -EISDIR;
 	if (result->range_count != 1 || find_ours(op, result, &token) < 0)
 		return -EIO;
 	placed(op->etcd, op->place, token);
@@ -196,13 +194,11 @@ void etcd_join(struct store *store, struct store_place *place, uint64_t known, s
 	enter_place(etcd, place);
 	struct etcd_op *op = place_op(store, place, on_joined, user);
 	op->queue = fn;
-	wire_if_absent(&txn, first, NULL);
-	wire_txn_then(&txn);
 	put_place(&txn, op, place);
 	wire_range(&txn, first, end,
 		&(struct wire_range_options){
 			.keys_only = true, .created_from = known ? known + 1 : 0});
-	etcd_op_send_locks(op, wire_txn_end(&txn), 0);
+	etcd_op_send_locks(op, &txn, ETCD_BATCH_JOIN, 0);
 }
 
 /* --- trying --- */
@@ -280,13 +276,12 @@ void etcd_try(struct store *store, struct store_place *place, const struct store
 	struct etcd_op *op = place_op(store, place, on_tried, user);
 	op->done = fn;
 	compare_free(&txn, etcd, first, end, place, replaces);
-	wire_txn_then(&txn);
 	put_place(&txn, op, place);
 	wire_txn_else(&txn);
 	wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
 	wire_range(&txn, first, end,
 		&(struct wire_range_options){.keys_only = true, .by_creation = true, .limit = 1});
-	etcd_op_send_locks(op, wire_txn_end(&txn), etcd_client_timeout(etcd->client));
+	etcd_op_send_locks(op, &txn, ETCD_BATCH_SOLE, etcd_client_timeout(etcd->client));
 }
 
 /* --- leaving --- */
@@ -307,22 +302,31 @@ void etcd_leave(struct store *store, struct store_place *place, store_done_fn *f
 
 	op->done = fn;
 	place->leaving = true;
-	if (place->token)
-		wire_if_created(&txn, op->key, place->token);
-	wire_txn_then(&txn);
 	wire_delete(&txn, op->key);
-	etcd_op_send_locks(op, wire_txn_end(&txn), 0);
+	etcd_op_send_locks(op, &txn, ETCD_BATCH_ANY, 0);
 }
 
 /* --- confirming and writing --- */
 
-static void on_confirmed(struct etcd_op *op, int error, const struct wire_result *answer)
+static void answer_presence(struct etcd_op *op, int error, bool present)
 {
-	if (!error && !answer->succeeded) {
+	if (!error && !present) {
 		error = STORE_GONE;
 		etcd_place_gone(op->etcd, op->id);
 	}
 	answer_done(op, error);
+}
+
+static void on_confirmed(struct etcd_op *op, int error, const struct wire_result *answer)
+{
+	const struct wire_kvs *kvs = &answer->ranges[0];
+
+	answer_presence(op, error, kvs->count && kvs->kv[0].created == op->token);
+}
+
+static void on_written(struct etcd_op *op, int error, const struct wire_result *answer)
+{
+	answer_presence(op, error, answer->succeeded);
 }
 
 void etcd_confirm(struct store *store, struct store_place *place, store_done_fn *fn, void *user)
@@ -331,22 +335,19 @@ void etcd_confirm(struct store *store, struct store_place *place, store_done_fn 
 	struct etcd_op *op = place_op(store, place, on_confirmed, user);
 
 	op->done = fn;
-	wire_if_created(&txn, op->key, place->token);
-	wire_txn_then(&txn);
 	wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
-	etcd_op_send_locks(op, wire_txn_end(&txn), etcd_client_timeout(op->etcd->client));
+	etcd_op_send_locks(op, &txn, ETCD_BATCH_ANY, etcd_client_timeout(op->etcd->client));
 }
 
 void etcd_write(struct store *store, struct store_place *place, store_done_fn *fn, void *user)
 {
 	struct wire_txn txn = {0};
-	struct etcd_op *op = place_op(store, place, on_confirmed, user);
+	struct etcd_op *op = place_op(store, place, on_written, user);
 
 	op->done = fn;
 	wire_if_created(&txn, op->key, place->token);
-	wire_txn_then(&txn);
 	put_place(&txn, op, place);
-	etcd_op_send_locks(op, wire_txn_end(&txn), etcd_client_timeout(op->etcd->client));
+	etcd_op_send_locks(op, &txn, ETCD_BATCH_SOLE, etcd_client_timeout(op->etcd->client));
 }
 
 /* --- reading a queue --- */
@@ -374,7 +375,6 @@ void etcd_queue(struct store *store, const char *path, store_queue_fn *fn, void 
 	cleanup(free_ptr) char *end = key_end(etcd->prefix, path);
 
 	op->queue = fn;
-	wire_txn_then(&txn);
 	wire_range(&txn, first, end, &(struct wire_range_options){.keys_only = true});
-	etcd_op_send_names(op, wire_txn_end(&txn));
+	etcd_op_send_names(op, &txn);
 }

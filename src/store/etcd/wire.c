@@ -63,21 +63,33 @@ char *wire_watch(const char *first, const char *end, uint64_t from)
 	return buffer_take(&text);
 }
 
-/* Begins the next member of the list the transaction is at. */
-static struct buffer *next_member(struct wire_txn *txn)
+void wire_txn_fini(struct wire_txn *txn)
 {
-	if (!txn->text.size)
-		buffer_add_string(&txn->text, "{\"compare\":[");
-	if (txn->comma)
-		buffer_add_string(&txn->text, ",");
-	txn->comma = true;
-	return &txn->text;
+	buffer_fini(&txn->compares);
+	buffer_fini(&txn->success);
+	buffer_fini(&txn->failure);
+	*txn = (struct wire_txn){0};
+}
+
+static struct buffer *next_member(struct buffer *list)
+{
+	if (list->size)
+		buffer_add_string(list, ",");
+	return list;
+}
+
+static struct buffer *next_operation(struct wire_txn *txn)
+{
+	if (txn->has_else)
+		return next_member(&txn->failure);
+	txn->operations++;
+	return next_member(&txn->success);
 }
 
 static void add_compare(struct wire_txn *txn, const char *first, const char *end,
 	const char *target, const char *field, const char *relation, uint64_t revision)
 {
-	struct buffer *text = next_member(txn);
+	struct buffer *text = next_member(&txn->compares);
 
 	buffer_add_string(text, "{");
 	add_key(text, first, end);
@@ -105,25 +117,14 @@ void wire_if_present(struct wire_txn *txn, const char *key)
 	add_compare(txn, key, NULL, "CREATE", "create_revision", "GREATER", 0);
 }
 
-static void begin_part(struct wire_txn *txn, const char *name)
-{
-	buffer_addf(&txn->text, "%s],\"%s\":[", txn->text.size ? "" : "{\"compare\":[", name);
-	txn->comma = false;
-}
-
-void wire_txn_then(struct wire_txn *txn)
-{
-	begin_part(txn, "success");
-}
-
 void wire_txn_else(struct wire_txn *txn)
 {
-	begin_part(txn, "failure");
+	txn->has_else = true;
 }
 
 void wire_put(struct wire_txn *txn, const char *key, const char *value, uint64_t lease)
 {
-	struct buffer *text = next_member(txn);
+	struct buffer *text = next_operation(txn);
 
 	buffer_add_string(text, "{\"request_put\":{");
 	add_key(text, key, NULL);
@@ -134,7 +135,7 @@ void wire_put(struct wire_txn *txn, const char *key, const char *value, uint64_t
 
 void wire_delete(struct wire_txn *txn, const char *key)
 {
-	struct buffer *text = next_member(txn);
+	struct buffer *text = next_operation(txn);
 
 	buffer_add_string(text, "{\"request_delete_range\":{");
 	add_key(text, key, NULL);
@@ -144,7 +145,7 @@ void wire_delete(struct wire_txn *txn, const char *key)
 void wire_range(struct wire_txn *txn, const char *first, const char *end,
 	const struct wire_range_options *options)
 {
-	struct buffer *text = next_member(txn);
+	struct buffer *text = next_operation(txn);
 
 	buffer_add_string(text, "{\"request_range\":{");
 	add_key(text, first, end);
@@ -160,12 +161,51 @@ void wire_range(struct wire_txn *txn, const char *first, const char *end,
 	buffer_add_string(text, "}}");
 }
 
-char *wire_txn_end(struct wire_txn *txn)
+static void add_list(struct buffer *text, const char *name, const struct buffer *list)
 {
-	buffer_add_string(&txn->text, "]}");
-	char *body = buffer_take(&txn->text);
-	*txn = (struct wire_txn){0};
-	return body;
+	if (!list->size)
+		return;
+	buffer_addf(text, "%s\"%s\":[", text->size > 1 ? "," : "", name);
+	buffer_add(text, list->data, list->size);
+	buffer_add_string(text, "]");
+}
+
+char *wire_txn_body(const struct wire_txn *txn)
+{
+	struct buffer text = {0};
+
+	buffer_add_string(&text, "{");
+	add_list(&text, "compare", &txn->compares);
+	add_list(&text, "success", &txn->success);
+	add_list(&text, "failure", &txn->failure);
+	buffer_add_string(&text, "}");
+	return buffer_take(&text);
+}
+
+size_t wire_part_operations(const struct wire_txn *part)
+{
+	return part->compares.size ? 0 : part->operations;
+}
+
+size_t wire_part_size(const struct wire_txn *part)
+{
+	return part->compares.size + part->success.size + part->failure.size;
+}
+
+void wire_add_part(struct wire_txn *txn, const struct wire_txn *part)
+{
+	size_t operations = wire_part_operations(part);
+
+	if (operations) {
+		buffer_add(next_member(&txn->success), part->success.data, part->success.size);
+		txn->operations += operations;
+		return;
+	}
+	cleanup(free_ptr) char *body = wire_txn_body(part);
+	struct buffer *text = next_operation(txn);
+	buffer_add_string(text, "{\"request_txn\":");
+	buffer_add_string(text, body);
+	buffer_add_string(text, "}");
 }
 
 /* --- errors --- */
@@ -256,11 +296,16 @@ char *wire_parse_token(const char *body)
 	return xstrdup(json_string(json, "token"));
 }
 
+static uint64_t revision_of(const struct cJSON *json)
+{
+	return json_u64(json_get(json, "header"), "revision");
+}
+
 static void parse_lease(const struct cJSON *json, struct wire_lease *lease)
 {
 	lease->id = json_u64(json, "ID");
 	lease->ttl = (int64_t)json_u64(json, "TTL");
-	lease->revision = json_u64(json_get(json, "header"), "revision");
+	lease->revision = revision_of(json);
 }
 
 int wire_parse_grant(const char *body, struct wire_lease *lease)
@@ -343,23 +388,74 @@ static int parse_range(const struct cJSON *json, struct wire_kvs *kvs)
 	return 0;
 }
 
-int wire_parse_txn(const char *body, struct wire_result *result)
+static int add_range(const struct cJSON *response, struct wire_result *result)
 {
-	cleanup(json_free_ptr) struct cJSON *json = json_parse(body);
-	int error = json_is_list(json, "responses") ? 0 : -EBADMSG;
+	const struct cJSON *range = json_get(response, "response_range");
+
+	if (!range || result->range_count == WIRE_MAX_RANGES)
+		return 0;
+	return parse_range(range, &result->ranges[result->range_count++]);
+}
+
+/* Of a nested transaction's answer the header is empty. */
+static int parse_txn(const struct cJSON *json, uint64_t revision, struct wire_result *result)
+{
+	int error = json && json_is_list(json, "responses") ? 0 : -EBADMSG;
 
 	*result = (struct wire_result){
-		.revision = json_u64(json_get(json, "header"), "revision"),
-		.succeeded = json_bool(json, "succeeded"),
-	};
+		.revision = revision, .succeeded = json_bool(json, "succeeded")};
 	json_each(response, json_get(json, "responses")) {
-		const struct cJSON *range = json_get(response, "response_range");
-		if (range && result->range_count < WIRE_MAX_RANGES && !error)
-			error = parse_range(range, &result->ranges[result->range_count++]);
+		if (!error)
+			error = add_range(response, result);
 	}
 	if (!error && result->revision)
 		return 0;
 	wire_result_fini(result);
+	return -EBADMSG;
+}
+
+int wire_parse_txn(const char *body, struct wire_result *result)
+{
+	cleanup(json_free_ptr) struct cJSON *json = json_parse(body);
+
+	return parse_txn(json, revision_of(json), result);
+}
+
+/* Reads a part's answer from *response on, and moves that behind it. */
+static int parse_part(const struct cJSON **response, size_t operations, uint64_t revision,
+	struct wire_result *result)
+{
+	int error = revision ? 0 : -EBADMSG;
+
+	if (!operations && *response) {
+		error = parse_txn(json_get(*response, "response_txn"), revision, result);
+		*response = json_next(*response);
+		return error;
+	}
+	*result = (struct wire_result){.revision = revision, .succeeded = true};
+	for (size_t i = 0; i < operations && !error; i++) {
+		if (!*response || json_get(*response, "response_txn"))
+			return -EBADMSG;
+		error = add_range(*response, result);
+		*response = json_next(*response);
+	}
+	return error;
+}
+
+int wire_parse_parts(
+	const char *body, const size_t *operations, struct wire_result *results, size_t count)
+{
+	cleanup(json_free_ptr) struct cJSON *json = json_parse(body);
+	const struct cJSON *response = json_first(json_get(json, "responses"));
+	int error = 0;
+
+	memset(results, 0, count * sizeof(results[0]));
+	for (size_t i = 0; i < count && !error; i++)
+		error = parse_part(&response, operations[i], revision_of(json), &results[i]);
+	if (!error && !response)
+		return 0;
+	for (size_t i = 0; i < count; i++)
+		wire_result_fini(&results[i]);
 	return -EBADMSG;
 }
 
@@ -422,7 +518,7 @@ int wire_parse_watch(const char *line, struct wire_watch_message *message)
 		return -EBADMSG;
 	message->created = json_bool(result, "created");
 	message->canceled = json_bool(result, "canceled");
-	message->revision = json_u64(json_get(result, "header"), "revision");
+	message->revision = revision_of(result);
 	message->compacted_to = json_u64(result, "compact_revision");
 	if (message->canceled) {
 		const char *reason = json_string(result, "cancel_reason");

@@ -24,13 +24,17 @@ char *wire_lease_keys(uint64_t lease);
 char *wire_watch(const char *first, const char *end, uint64_t from);
 
 /*
- * A transaction: compares, then wire_txn_then, operations, perhaps wire_txn_else and operations,
- * and wire_txn_end, which gives the body.  A zeroed struct is an empty one.
+ * A transaction: compares, the operations that are carried out if all of them hold, and behind
+ * wire_txn_else those for when not.  A zeroed struct is an empty one; the caller ends it with
+ * wire_txn_fini.
  */
 struct wire_txn {
-	struct buffer text;
-	bool comma;
+	struct buffer compares, success, failure;
+	size_t operations; /* in success */
+	bool has_else;
 };
+void wire_txn_fini(struct wire_txn *txn);
+char *wire_txn_body(const struct wire_txn *txn);
 
 /* Holds if no key from `first` up to `end` exists; end = NULL: that one key. */
 void wire_if_absent(struct wire_txn *txn, const char *first, const char *end);
@@ -39,7 +43,6 @@ void wire_if_created(struct wire_txn *txn, const char *key, uint64_t revision);
 void wire_if_modified(struct wire_txn *txn, const char *key, uint64_t revision);
 /* Holds if the key exists. */
 void wire_if_present(struct wire_txn *txn, const char *key);
-void wire_txn_then(struct wire_txn *txn);
 void wire_txn_else(struct wire_txn *txn);
 void wire_put(struct wire_txn *txn, const char *key, const char *value, uint64_t lease);
 void wire_delete(struct wire_txn *txn, const char *key);
@@ -53,7 +56,16 @@ struct wire_range_options {
 /* end = NULL: that one key. */
 void wire_range(struct wire_txn *txn, const char *first, const char *end,
 	const struct wire_range_options *options);
-char *wire_txn_end(struct wire_txn *txn);
+
+/*
+ * A transaction as a part of a larger one: its operations, if it is unconditional, and else itself
+ * as one operation.
+ */
+void wire_add_part(struct wire_txn *txn, const struct wire_txn *part);
+/* How many operations of its own a part adds; 0: it is added as a nested transaction. */
+size_t wire_part_operations(const struct wire_txn *part);
+/* How much text it adds, in bytes. */
+size_t wire_part_size(const struct wire_txn *part);
 
 /* --- answers --- */
 
@@ -111,6 +123,12 @@ struct wire_result {
 };
 /* On success the caller calls wire_result_fini; on error there is nothing to free. */
 int wire_parse_txn(const char *body, struct wire_result *result);
+/*
+ * The answer to a transaction that was made of `count` parts: one result for each.  operations:
+ * what wire_part_operations said of each.
+ */
+int wire_parse_parts(
+	const char *body, const size_t *operations, struct wire_result *results, size_t count);
 void wire_result_fini(struct wire_result *result);
 
 /* The keys of lease/timetolive, as kvs of which only the key is set; the caller calls

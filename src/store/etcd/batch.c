@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: MIT */
+#include "store/etcd/batch.h"
+
+#include <errno.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "base/util.h"
+#include "store/etcd/internal.h"
+
+enum {
+	WIDTH = 4,              /* batches under way */
+	MAX_TEXT = 1024 * 1024, /* etcd refuses requests of 1.5 MiB */
+};
+
+/* Operations under way together. */
+struct etcd_batch {
+	struct etcd_call call;
+	struct etcd *etcd;
+	struct etcd_op **ops; /* in the order of their parts; NULL: dropped */
+	size_t *operations;   /* of each part */
+	size_t count, live;   /* of ops; of those that are not dropped */
+	bool delivering;
+};
+
+static void batch_free(struct etcd_batch *batch)
+{
+	struct etcd *etcd = batch->etcd;
+
+	etcd_call_cancel(&batch->call);
+	etcd->batches--;
+	loop_defer(etcd->loop, &etcd->batch_task);
+	free(batch->ops);
+	free(batch->operations);
+	free(batch);
+}
+
+/* --- what may go together --- */
+
+struct path_use {
+	const char *path; /* borrowed from the first op of that path */
+	unsigned int kinds;
+	UT_hash_handle hh;
+};
+
+static bool can_share(unsigned int kinds, enum etcd_batch_kind kind)
+{
+	return kinds && kind && !(kinds & (unsigned int)kind & ETCD_BATCH_JOIN);
+}
+
+/* Notes that the batch uses op's path; false if it can't. */
+static bool use_path(struct path_use **uses, const struct etcd_op *op)
+{
+	struct path_use *use;
+
+	HASH_FIND_STR(*uses, op->path, use);
+	if (use) {
+		bool fits = can_share(use->kinds, op->batch_kind);
+		use->kinds |= fits ? (unsigned int)op->batch_kind : 0;
+		return fits;
+	}
+	use = xzalloc(sizeof(*use));
+	use->path = op->path;
+	use->kinds = (unsigned int)op->batch_kind;
+	HASH_ADD_KEYPTR(hh, *uses, use->path, strlen(use->path), use);
+	return true;
+}
+
+static void free_uses(struct path_use **uses)
+{
+	struct path_use *use, *next;
+
+	HASH_ITER(hh, *uses, use, next) {
+		HASH_DEL(*uses, use);
+		free(use);
+	}
+}
+
+/* --- sending --- */
+
+/* Each attempt leaves out what was dropped since the last one. */
+static char *compose(struct etcd_call *call)
+{
+	struct etcd_batch *batch = container_of(call, struct etcd_batch, call);
+	struct wire_txn txn = {0};
+	size_t live = 0;
+
+	for (size_t i = 0; i < batch->count; i++) {
+		if (!batch->ops[i])
+			continue;
+		batch->ops[live] = batch->ops[i];
+		batch->ops[live]->batch_place = live;
+		batch->operations[live] = wire_part_operations(&batch->ops[live]->txn);
+		live++;
+	}
+	batch->count = live;
+	if (live == 1)
+		return wire_txn_body(&batch->ops[0]->txn);
+	for (size_t i = 0; i < live; i++)
+		wire_add_part(&txn, &batch->ops[i]->txn);
+	char *body = wire_txn_body(&txn);
+	wire_txn_fini(&txn);
+	return body;
+}
+
+static void add_to(struct etcd_batch *batch, struct etcd_op *op)
+{
+	DL_DELETE2(batch->etcd->waiting, op, waiting_prev, waiting_next);
+	op->batch = batch;
+	op->batch_place = batch->count;
+	batch->ops[batch->count++] = op;
+	batch->live++;
+}
+
+static size_t weight_of(const struct etcd_op *op)
+{
+	size_t operations = wire_part_operations(&op->txn);
+
+	return operations ? operations : 1;
+}
+
+static struct etcd_batch *gather(struct etcd *etcd)
+{
+	struct etcd_batch *batch = xzalloc(sizeof(*batch));
+	struct path_use *uses = NULL;
+	struct etcd_op *op, *next;
+	size_t text = 0, operations = 0;
+
+	batch->etcd = etcd;
+	batch->ops = xzalloc(etcd->batch_max * sizeof(batch->ops[0]));
+	batch->operations = xzalloc(etcd->batch_max * sizeof(batch->operations[0]));
+	DL_FOREACH_SAFE2(etcd->waiting, op, next, waiting_next)
+	{
+		text += wire_part_size(&op->txn);
+		operations += weight_of(op);
+		bool is_full = operations > etcd->batch_max || text > MAX_TEXT;
+		if (batch->count && (is_full || op->goes_alone))
+			break;
+		if (!use_path(&uses, op))
+			continue;
+		add_to(batch, op);
+		if (op->goes_alone)
+			break;
+	}
+	free_uses(&uses);
+	return batch;
+}
+
+static void on_batch_done(struct etcd_call *call, int result, const char *body);
+
+void etcd_batch_pump(struct loop_task *task)
+{
+	struct etcd *etcd = container_of(task, struct etcd, batch_task);
+
+	while (etcd->waiting && etcd->batches < WIDTH) {
+		struct etcd_batch *batch = gather(etcd);
+		etcd->batches++;
+		batch->call = (struct etcd_call){.rpc = "/v3/kv/txn",
+			.compose = compose,
+			.lane = ETCD_LANE_LOCKS,
+			.fn = on_batch_done};
+		etcd_call_start(etcd->client, &batch->call);
+	}
+}
+
+/* --- answers --- */
+
+/* Whom etcd's refusal concerns will show when each goes alone. */
+static void split(struct etcd_batch *batch)
+{
+	struct etcd *etcd = batch->etcd;
+
+	for (size_t i = batch->count; i-- > 0;) {
+		struct etcd_op *op = batch->ops[i];
+		if (!op)
+			continue;
+		op->batch = NULL;
+		op->goes_alone = true;
+		DL_PREPEND2(etcd->waiting, op, waiting_prev, waiting_next);
+	}
+	batch_free(batch);
+}
+
+/* What the callbacks do may drop others of the batch. */
+static void deliver(struct etcd_batch *batch, int result, const struct wire_result *answers)
+{
+	batch->delivering = true;
+	for (size_t i = 0; i < batch->count; i++) {
+		struct etcd_op *op = batch->ops[i];
+		if (!op)
+			continue;
+		etcd_batch_drop(op);
+		op->fn(op, result, &answers[i]);
+	}
+	batch_free(batch);
+}
+
+static void on_batch_done(struct etcd_call *call, int result, const char *body)
+{
+	struct etcd_batch *batch = container_of(call, struct etcd_batch, call);
+	struct wire_result *answers = NULL;
+	size_t count = batch->count;
+
+	if (result == ETCD_NO_LEASE) {
+		/* Ends every operation of the session, and with them this batch. */
+		etcd_lease_gone(&batch->etcd->lease);
+		return;
+	}
+	answers = xzalloc(count * sizeof(answers[0]));
+	if (!result && (count > 1 ? wire_parse_parts(body, batch->operations, answers, count)
+				  : wire_parse_txn(body, answers)) < 0)
+		result = -EIO;
+	if (result && count > 1)
+		split(batch);
+	else
+		deliver(batch, result, answers);
+	for (size_t i = 0; i < count; i++)
+		wire_result_fini(&answers[i]);
+	free(answers);
+}
+
+/* --- the interface --- */
+
+void etcd_batch_add(struct etcd_op *op)
+{
+	struct etcd *etcd = op->etcd;
+
+	op->is_batched = true;
+	DL_APPEND2(etcd->waiting, op, waiting_prev, waiting_next);
+	loop_defer(etcd->loop, &etcd->batch_task);
+}
+
+void etcd_batch_drop(struct etcd_op *op)
+{
+	struct etcd_batch *batch = op->batch;
+
+	if (!op->is_batched)
+		return;
+	op->is_batched = false;
+	if (batch) {
+		batch->ops[op->batch_place] = NULL;
+		op->batch = NULL;
+		batch->live--;
+		if (!batch->live && !batch->delivering)
+			batch_free(batch);
+	} else {
+		DL_DELETE2(op->etcd->waiting, op, waiting_prev, waiting_next);
+	}
+	wire_txn_fini(&op->txn);
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Group commit: operations on places travel together.
+ *
+ * One alone goes out at once.  While a few are under way the next ones gather, and go together as
+ * parts of one transaction; so the load itself makes the batches larger.  Each operation succeeds
+ * or fails as if it were alone: if etcd refuses a batch as a whole, they are repeated one by one.
+ *
+ * etcd looks at all compares of a transaction before it does anything, and whatever a transaction
+ * puts is equally old.  So a batch has no operation that compares what another one of it changes,
+ * and never two new places of one lock.
+ */
+#pragma once
+
+#include <stddef.h>
+
+#include "store/etcd/client.h"
+
+struct etcd;
+struct etcd_op;
+
+/* etcd's default for --max-txn-ops. */
+enum { ETCD_BATCH_MAX = 128 };
+
+/* What an operation can share a batch with, as to its own lock. */
+enum etcd_batch_kind {
+	ETCD_BATCH_SOLE = 0, /* with none */
+	ETCD_BATCH_JOIN = 1, /* with any but another new place */
+	ETCD_BATCH_ANY = 2,  /* with any */
+};
+
+/* Puts op->txn on its way: op->fn gets the answer, later. */
+void etcd_batch_add(struct etcd_op *op);
+/* The answer is not wanted any more; what was sent may still be carried out. */
+void etcd_batch_drop(struct etcd_op *op);
+/* Sends what has gathered, as far as the number of batches under way allows. */
+void etcd_batch_pump(struct loop_task *task);

@@ -7,6 +7,9 @@
 
 #include "base/util.h"
 
+/* More joins under way than the store sends at a time are of no use. */
+enum { MAX_JOINING = 4 };
+
 /* --- the view --- */
 
 static struct rival *rival_of(struct lock_entry *entry)
@@ -66,14 +69,18 @@ static void bury_all(struct lock *lock)
 
 static bool is_reading(const struct lock *lock)
 {
-	return lock->reading || lock->placing;
+	return lock->reading || lock->joining;
 }
 
+/* A read that is still to come may show only what is younger than `known`. */
 static void forget_tombs(struct lock *lock)
 {
-	while (!is_reading(lock) && lock->tombs) {
-		struct rival *tomb = lock->tombs;
-		lock->tombs = tomb->next;
+	struct rival *tomb, *next;
+
+	LL_FOREACH_SAFE(lock->tombs, tomb, next) {
+		if (is_reading(lock) && tomb->entry.token > lock->known)
+			continue;
+		LL_DELETE(lock->tombs, tomb);
 		lock->ops->drop(tomb);
 	}
 }
@@ -149,6 +156,21 @@ static void over(struct lock *lock, struct claim *claim)
 	lock->ops->over(claim);
 }
 
+static void enter_view(struct lock *lock, struct claim *claim, uint64_t token)
+{
+	claim->token = token;
+	claim->entry = (struct lock_entry){.token = token, .shared = claim->shared, .claim = claim};
+	claim->in_view = true;
+	view_insert(lock, &claim->entry);
+}
+
+static void leave_view(struct lock *lock, struct claim *claim)
+{
+	if (claim->in_view)
+		DL_DELETE(lock->view, &claim->entry);
+	claim->in_view = false;
+}
+
 /* True if somebody here has, or waits for, what this try wants. */
 static bool is_busy_here(const struct lock *lock, const struct claim *claim)
 {
@@ -163,7 +185,7 @@ static bool is_busy_here(const struct lock *lock, const struct claim *claim)
 
 static void send_next(struct lock *lock)
 {
-	while (lock->entering && !lock->placing && !lock->suspended) {
+	while (lock->entering && !lock->trying && lock->joining < MAX_JOINING && !lock->suspended) {
 		struct claim *claim = lock->entering;
 		if (claim->try && is_busy_here(lock, claim)) {
 			DL_DELETE(lock->entering, claim);
@@ -172,28 +194,27 @@ static void send_next(struct lock *lock)
 			continue;
 		}
 		/* What this mount is just giving back must not make its own try fail. */
-		if (claim->try && lock->leaving)
+		if (claim->try && (lock->leaving || lock->joining))
 			return;
 		DL_DELETE(lock->entering, claim);
 		claim->state = CLAIM_JOINING;
-		lock->placing = claim;
+		if (claim->try)
+			lock->trying = claim;
+		else
+			lock->joining++;
 		lock->ops->place(claim);
 	}
 }
 
-static void enter_view(struct lock *lock, struct claim *claim, uint64_t token)
-{
-	claim->token = token;
-	claim->entry = (struct lock_entry){.token = token, .shared = claim->shared, .claim = claim};
-	view_insert(lock, &claim->entry);
-}
-
+/* Of those up to `known` the ones that are not in the view have gone. */
 static void learn(struct lock *lock, uint64_t revision, struct rival *rivals)
 {
+	uint64_t known = lock->known;
+
 	while (rivals) {
 		struct rival *rival = rivals;
 		rivals = rival->next;
-		if (has_rival(lock, rival->entry.token))
+		if (rival->entry.token <= known || has_rival(lock, rival->entry.token))
 			lock->ops->drop(rival);
 		else
 			view_insert(lock, &rival->entry);
@@ -244,6 +265,8 @@ void lock_take(struct lock *lock, struct claim *claim)
 	claim->lock = lock;
 	claim->answered = false;
 	claim->canceled = false;
+	claim->in_view = false;
+	claim->arrival = ++lock->arrivals;
 	claim->replacers = NULL;
 	if (claim->replaces)
 		LL_PREPEND2(claim->replaces->replacers, claim, next_replacer);
@@ -266,7 +289,7 @@ void lock_leave(struct lock *lock, struct claim *claim, int result)
 		break;
 	case CLAIM_WAITING:
 	case CLAIM_HELD:
-		DL_DELETE(lock->view, &claim->entry);
+		leave_view(lock, claim);
 		leave_place(lock, claim);
 		evaluate(lock);
 		break;
@@ -280,37 +303,38 @@ void lock_leave(struct lock *lock, struct claim *claim, int result)
 	send_next(lock);
 }
 
-static void enter_again(struct claim **list, struct claim *claim)
+static int by_arrival(const struct claim *a, const struct claim *b)
+{
+	return (a->arrival > b->arrival) - (a->arrival < b->arrival);
+}
+
+/* Without its place: once more, and, after DL_SORT by_arrival, before who came later. */
+static void enter_again(struct lock *lock, struct claim *claim)
 {
 	claim->state = CLAIM_NEW;
 	claim->token = 0;
-	DL_APPEND(*list, claim);
-}
-
-/* Those of the list have been here longer than who is still to enter. */
-static void enter_first(struct lock *lock, struct claim *list)
-{
-	DL_CONCAT(list, lock->entering);
-	lock->entering = list;
+	DL_APPEND(lock->entering, claim);
 }
 
 void lock_placed(struct lock *lock, struct claim *claim, int outcome, uint64_t token,
 	uint64_t revision, struct rival *rivals)
 {
-	struct claim *again = NULL;
-
-	assert(lock->placing == claim);
+	assert(claim->state == CLAIM_JOINING);
 	if (outcome == LOCK_PLACED && !claim->try)
 		learn(lock, revision, rivals);
-	lock->placing = NULL;
+	if (claim->try)
+		lock->trying = NULL;
+	else
+		lock->joining--;
+	leave_view(lock, claim);
 	forget_tombs(lock);
 	if (outcome == LOCK_NO_SESSION)
 		lock->suspended = true;
 	if (claim->canceled && (outcome == LOCK_NO_SESSION || outcome == LOCK_NOT_PLACED)) {
 		over(lock, claim);
 	} else if (outcome == LOCK_NO_SESSION) {
-		enter_again(&again, claim);
-		enter_first(lock, again);
+		enter_again(lock, claim);
+		DL_SORT(lock->entering, by_arrival);
 	} else if (outcome == LOCK_NOT_PLACED) {
 		answer(claim, CLAIM_BUSY);
 		over(lock, claim);
@@ -347,16 +371,23 @@ void lock_removed(struct lock *lock, struct rival *tomb)
 	evaluate(lock);
 }
 
+void lock_seen(struct lock *lock, struct claim *claim, uint64_t token)
+{
+	if (claim->state == CLAIM_JOINING && !claim->in_view)
+		enter_view(lock, claim, token);
+}
+
 void lock_gone(struct lock *lock, struct claim *claim)
 {
 	if (claim->state != CLAIM_HELD && claim->state != CLAIM_WAITING)
 		return;
-	DL_DELETE(lock->view, &claim->entry);
+	leave_view(lock, claim);
 	if (claim->state == CLAIM_HELD) {
 		claim->state = CLAIM_LOST;
 		lock->ops->lost(claim);
 	} else {
-		enter_again(&lock->entering, claim);
+		claim->arrival = ++lock->arrivals;
+		enter_again(lock, claim);
 	}
 	evaluate(lock);
 	send_next(lock);
@@ -401,22 +432,21 @@ bool lock_read_end(struct lock *lock, uint64_t revision, struct rival *rivals)
 void lock_suspend(struct lock *lock)
 {
 	struct lock_entry *e, *next;
-	struct claim *again = NULL;
 
 	lock->suspended = true;
 	DL_FOREACH_SAFE(lock->view, e, next) {
 		struct claim *claim = e->claim;
 		if (!claim)
 			continue;
-		DL_DELETE(lock->view, e);
+		leave_view(lock, claim);
 		if (claim->state == CLAIM_HELD) {
 			claim->state = CLAIM_LOST;
 			lock->ops->lost(claim);
-		} else {
-			enter_again(&again, claim);
+		} else if (claim->state == CLAIM_WAITING) {
+			enter_again(lock, claim);
 		}
 	}
-	enter_first(lock, again);
+	DL_SORT(lock->entering, by_arrival);
 }
 
 void lock_resume(struct lock *lock)

@@ -67,7 +67,9 @@ struct claim {
 	/* The engine's own. */
 	struct lock *lock;
 	bool answered;
-	bool canceled;               /* is to leave as soon as the store has answered */
+	bool canceled; /* is to leave as soon as the store has answered */
+	bool in_view;
+	uint64_t arrival;
 	struct claim *replacers;     /* whose `replaces` points here */
 	struct claim *next_replacer; /* in replaces->replacers */
 	struct lock_entry entry;
@@ -75,7 +77,10 @@ struct claim {
 };
 
 struct lock_ops {
-	/* Asks the store for a place: answer with lock_placed.  Never two of a lock at a time. */
+	/*
+	 * Asks the store for a place: answer with lock_placed.  Several joins of a lock may be
+	 * under way, and be answered in any order; a try is alone.
+	 */
 	void (*place)(struct claim *claim);
 	/* Gives the place back, if there is one: answer with lock_left. */
 	void (*leave)(struct claim *claim);
@@ -94,9 +99,11 @@ struct lock {
 	struct lock_entry *view;
 	uint64_t known;         /* the view is complete up to this token */
 	struct claim *entering; /* CLAIM_NEW, in the order of arrival */
-	struct claim *placing;  /* CLAIM_JOINING */
+	struct claim *trying;   /* CLAIM_JOINING, as a try */
+	unsigned int joining;   /* the other claims in CLAIM_JOINING */
 	size_t leaving;         /* claims in CLAIM_LEAVING */
 	size_t claims;          /* that are not over */
+	uint64_t arrivals;      /* of claims, so far */
 	unsigned int reading;   /* queue reads under way */
 	struct rival *tombs;    /* places that went while something was read; token = when */
 	bool suspended;         /* no session: nothing is sent and nothing granted */
@@ -130,6 +137,12 @@ enum lock_placed {
  */
 void lock_placed(struct lock *lock, struct claim *claim, int outcome, uint64_t token,
 	uint64_t revision, struct rival *rivals);
+
+/*
+ * A queue that was read, and which the engine is about to be told, shows a place of ours.  If the
+ * store has not answered for that one yet, it stands in the way of those behind it from now on.
+ */
+void lock_seen(struct lock *lock, struct claim *claim, uint64_t token);
 
 /* The store's answer to ops->leave. */
 void lock_left(struct lock *lock, struct claim *claim);

@@ -163,14 +163,18 @@ static struct holding *holding_of(struct claim *claim)
 	return container_of(claim, struct holding, claim);
 }
 
-static struct rival *rivals_of(const struct store_queue *queue)
+/* The rivals that a queue shows; of ours the engine is told at once. */
+static struct rival *rivals_of(struct named_lock *named, const struct store_queue *queue)
 {
 	struct rival *rivals = NULL;
 
-	for (size_t i = queue->count; i-- > 0;) {
+	for (size_t i = queue ? queue->count : 0; i-- > 0;) {
 		const struct store_contender *contender = &queue->contenders[i];
-		if (contender->ours)
+		if (contender->ours) {
+			struct holding *ours = lockspace_holding_of(contender->ours);
+			lock_seen(&named->lock, &ours->claim, contender->token);
 			continue;
+		}
 		struct rival *rival = xzalloc(sizeof(*rival));
 		rival->entry.token = contender->token;
 		rival->entry.shared = contender->shared;
@@ -187,7 +191,7 @@ static void on_joined(void *user, int result, const struct store_queue *queue)
 	int outcome = result == STORE_LOST ? LOCK_NO_SESSION : result;
 
 	lock_placed(&named->lock, &holding->claim, outcome, holding->place.token,
-		queue ? queue->revision : 0, queue ? rivals_of(queue) : NULL);
+		queue ? queue->revision : 0, rivals_of(named, queue));
 	named_settled(named);
 }
 
@@ -340,8 +344,7 @@ static void on_queue_read(void *user, int result, const struct store_queue *queu
 	struct store *store = named->space->store;
 
 	named->is_read = false;
-	if (lock_read_end(
-		    &named->lock, queue ? queue->revision : 0, queue ? rivals_of(queue) : NULL)) {
+	if (lock_read_end(&named->lock, queue ? queue->revision : 0, rivals_of(named, queue))) {
 		log_warning("lock %s: the store had not told of a release", named->path);
 		store->ops->deaf(store);
 	}
@@ -452,7 +455,7 @@ static void free_holdings(struct lockspace *space)
 {
 	while (space->all) {
 		struct holding *holding = space->all;
-		if (holding->claim.state == CLAIM_HELD || holding->claim.state == CLAIM_WAITING)
+		if (holding->claim.in_view)
 			DL_DELETE(holding->claim.lock->view, &holding->claim.entry);
 		if (holding->claim.state != CLAIM_OVER)
 			holding->claim.lock->claims--;

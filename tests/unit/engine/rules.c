@@ -130,6 +130,9 @@ static void check_view(const struct mount *mount)
 		token = e->token;
 		if (!e->claim)
 			continue;
+		require(world, e->claim->in_view);
+		if (e->claim->state == CLAIM_JOINING)
+			continue;
 		require(world, !job_of(e->claim)->left);
 		require(world, e->claim->state == CLAIM_HELD || e->claim->state == CLAIM_WAITING);
 		require(world, e->token == e->claim->token && e->shared == e->claim->shared);
@@ -150,8 +153,8 @@ static void check_job(const struct job *job)
 	require(world, job->held == (claim->state == CLAIM_HELD));
 	switch (claim->state) {
 	case CLAIM_NEW:
-		/* The next one is sent at once, but a try waits for what is being given back. */
-		require(world, mount->lock.suspended || mount->lock.placing ||
+		/* The next is sent at once, but a try waits for what comes and goes before it. */
+		require(world, mount->lock.suspended || mount->lock.trying || mount->lock.joining ||
 				       (mount->lock.entering->try && mount->lock.leaving));
 		break;
 	case CLAIM_WAITING:
@@ -178,7 +181,7 @@ static void check_mount(const struct mount *mount)
 
 	check_view(mount);
 	DL_FOREACH(mount->jobs, job) {
-		bool in_queue = job->claim.state == CLAIM_HELD || job->claim.state == CLAIM_WAITING;
+		bool in_queue = job->claim.in_view;
 		check_job(job);
 		jobs++;
 		in_view += in_queue;
@@ -218,7 +221,7 @@ static bool is_busy_here(const struct job *job)
 	const struct job *other;
 
 	DL_FOREACH(job->mount->jobs, other) {
-		if (other != job && other != job->replaces && !other->left && other->placed &&
+		if (other != job && other != job->replaces && other->claim.in_view &&
 			model_conflict(other->claim.shared, job->claim.shared))
 			return true;
 	}

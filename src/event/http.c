@@ -17,6 +17,7 @@ struct http_pool {
 	struct loop_timer timer;  /* libcurl's own deadline */
 	struct loop_task harvest; /* looks for finished transfers, outside of libcurl */
 	struct http_request *requests;
+	struct http_request *spares; /* ended, and to be used again */
 	struct http_socket *sockets;
 	char *ca_file, *cert_file, *key_file;
 };
@@ -138,16 +139,16 @@ static void on_timer_due(struct loop_timer *timer)
 	curl_act(container_of(timer, struct http_pool, timer), CURL_SOCKET_TIMEOUT, 0);
 }
 
-static void request_free(struct http_request *request)
+/* What it costs to set a transfer up is paid once: the next one takes this one's place. */
+static void request_end(struct http_request *request)
 {
 	struct http_pool *pool = request->pool;
 
 	curl_multi_remove_handle(pool->multi, request->easy);
-	curl_easy_cleanup(request->easy);
-	curl_slist_free_all(request->headers);
+	curl_slist_free_all(take(request->headers));
 	buffer_fini(&request->received);
 	DL_DELETE(pool->requests, request);
-	free(request);
+	DL_PREPEND(pool->spares, request);
 }
 
 static long status_of(const struct http_request *request)
@@ -220,7 +221,7 @@ static void finish(struct http_request *request, CURLcode code)
 	copy_string(reason, sizeof(reason), result.reason ? result.reason : "");
 	result.reason = reason;
 	request->received = (struct buffer){0};
-	request_free(request);
+	request_end(request);
 	on_done(user, &result);
 	buffer_fini(&body);
 }
@@ -266,12 +267,21 @@ struct http_pool *http_pool_new(struct loop *loop, const struct http_tls *tls)
 	return pool;
 }
 
+static void spare_free(struct http_request *request)
+{
+	curl_easy_cleanup(request->easy);
+	DL_DELETE(request->pool->spares, request);
+	free(request);
+}
+
 void http_pool_free(struct http_pool *pool)
 {
 	if (!pool)
 		return;
 	while (pool->requests)
-		request_free(pool->requests);
+		request_end(pool->requests);
+	while (pool->spares)
+		spare_free(pool->spares);
 	curl_multi_cleanup(pool->multi);
 	while (pool->sockets)
 		socket_free(pool->sockets);
@@ -304,36 +314,23 @@ static void set_headers(struct http_request *request, const struct http_call *ca
 	curl_easy_setopt(request->easy, CURLOPT_HTTPHEADER, request->headers);
 }
 
-struct http_request *http_start(struct http_pool *pool, const struct http_call *call)
+/* With all that is the same for every request of the pool. */
+static struct http_request *request_new(struct http_pool *pool)
 {
 	struct http_request *request = xzalloc(sizeof(*request));
-
-	request->pool = pool;
-	request->max_size = call->max_size;
-	request->on_data = call->on_data;
-	request->on_done = call->on_done;
-	request->user = call->user;
-	DL_APPEND(pool->requests, request);
 	CURL *easy = request->easy = curl_easy_init();
+
 	if (!easy) {
 		log_error("libcurl is out of memory");
 		abort();
 	}
+	request->pool = pool;
 	curl_easy_setopt(easy, CURLOPT_PRIVATE, request);
-	curl_easy_setopt(easy, CURLOPT_URL, call->url);
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	/* No proxy from the environment may stand between a lock and its store. */
 	curl_easy_setopt(easy, CURLOPT_PROXY, "");
-	curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, (long)call->body_size);
-	curl_easy_setopt(easy, CURLOPT_COPYPOSTFIELDS, call->body);
-	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)call->connect_timeout);
-	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)call->timeout);
-	if (call->idle_timeout) {
-		curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
-		curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (call->idle_timeout + 999) / 1000L);
-	}
 	/* A stream may be silent for long: the kernel finds out about a peer that is gone. */
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 5L);
@@ -341,8 +338,34 @@ struct http_request *http_start(struct http_pool *pool, const struct http_call *
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_write);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, request);
 	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, request->reason);
-	set_headers(request, call);
 	set_tls(easy, pool);
+	return request;
+}
+
+struct http_request *http_start(struct http_pool *pool, const struct http_call *call)
+{
+	struct http_request *request = pool->spares;
+
+	if (request)
+		DL_DELETE(pool->spares, request);
+	else
+		request = request_new(pool);
+	DL_APPEND(pool->requests, request);
+	request->max_size = call->max_size;
+	request->too_large = false;
+	request->on_data = call->on_data;
+	request->on_done = call->on_done;
+	request->user = call->user;
+	request->reason[0] = '\0';
+	CURL *easy = request->easy;
+	curl_easy_setopt(easy, CURLOPT_URL, call->url);
+	curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, (long)call->body_size);
+	curl_easy_setopt(easy, CURLOPT_COPYPOSTFIELDS, call->body);
+	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)call->connect_timeout);
+	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)call->timeout);
+	curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, call->idle_timeout ? 1L : 0L);
+	curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (call->idle_timeout + 999) / 1000L);
+	set_headers(request, call);
 	/* The timer callback that this provokes starts the transfer from the loop. */
 	curl_multi_add_handle(pool->multi, easy);
 	return request;
@@ -351,5 +374,5 @@ struct http_request *http_start(struct http_pool *pool, const struct http_call *
 void http_cancel(struct http_request *request)
 {
 	if (request)
-		request_free(request);
+		request_end(request);
 }

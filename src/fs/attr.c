@@ -71,7 +71,7 @@ static void get_lock_attr(struct request *request)
 		reply_lock_attr(request, lockspace_record(holding), lockspace_token(holding),
 			lockspace_is_shared(holding));
 	else
-		step_settled(request, ask_store);
+		ask_store(request);
 }
 
 static void get_attr(struct request *request)

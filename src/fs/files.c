@@ -133,7 +133,7 @@ void fs_read(struct request *request, struct handle *handle, size_t size, off_t 
 		read_own(request, hold);
 	} else {
 		request->path = xstrdup(handle->node->path);
-		step_settled(request, ask_store);
+		ask_store(request);
 	}
 }
 

@@ -27,6 +27,15 @@ struct fs_options {
 	struct store_policy policy; /* of the root, where the mount options say something */
 };
 
+/* A name that a thread has just been told does not exist. */
+struct fs_miss {
+	uint64_t inode;
+	pid_t thread;
+	int64_t at; /* on loop_clock() */
+};
+
+enum { FS_MISSES = 16 };
+
 struct fs {
 	struct loop *loop;
 	struct store *store;
@@ -36,6 +45,7 @@ struct fs {
 	struct node *root;
 	struct request *requests; /* not answered yet */
 	struct timespec started;
+	struct fs_miss misses[FS_MISSES]; /* by thread */
 };
 
 enum { FS_NAME_MAX = 255, FS_PATH_MAX = 8192 };

@@ -6,6 +6,7 @@
 #include <utlist.h>
 
 #include "base/util.h"
+#include "event/loop.h"
 #include "fs/fs.h"
 #include "fs/handle.h"
 #include "fs/locks.h"
@@ -40,6 +41,31 @@ static bool every_name_exists(const struct node *directory)
 	return node_policy(directory).names == STORE_NAMES_ALWAYS;
 }
 
+/*
+ * The kernel looks a name twice if it knew it before: to find that it has gone, and then to create
+ * it.  For one thread within a millisecond that is one look.
+ */
+static struct fs_miss *miss_of(const struct request *request)
+{
+	return &request->fs->misses[(unsigned int)request->pid % FS_MISSES];
+}
+
+static void note_miss(const struct request *request)
+{
+	*miss_of(request) = (struct fs_miss){.inode = node_inode(request->path, false),
+		.thread = request->pid,
+		.at = loop_clock()};
+}
+
+static bool has_just_missed(const struct request *request)
+{
+	struct fs_miss miss = *miss_of(request);
+
+	*miss_of(request) = (struct fs_miss){0};
+	return miss.thread && miss.thread == request->pid && loop_clock() - miss.at <= 1 &&
+	       miss.inode == node_inode(request->path, false);
+}
+
 static void on_looked_up(void *user, int result, struct store_view *view)
 {
 	struct request *request = user;
@@ -50,10 +76,12 @@ static void on_looked_up(void *user, int result, struct store_view *view)
 	}
 	switch (view->kind) {
 	case STORE_KIND_FREE:
-		if (every_name_exists(request->node))
+		if (every_name_exists(request->node)) {
 			found_lock(request, NULL, 0, false);
-		else
+		} else {
+			note_miss(request);
 			reply_error(request, -ENOENT);
+		}
 		break;
 	case STORE_KIND_LOCK:
 		found_lock(request, &view->record, view->token, view->shared);
@@ -106,8 +134,10 @@ static void lookup(struct request *request)
 		store->ops->list(store, parent->path, on_learnt, request);
 	else if (always && !node_find(request->fs, request->path, true))
 		found_lock(request, NULL, 0, false);
+	else if (has_just_missed(request))
+		reply_error(request, -ENOENT);
 	else
-		step_settled(request, ask_store);
+		ask_store(request);
 }
 
 void fs_lookup(struct request *request, struct node *parent, const char *name)
@@ -233,7 +263,7 @@ static void unlink_name(struct request *request)
 	else if (node && is_held_here(node))
 		reply_error(request, -EBUSY);
 	else
-		step_settled(request, ask_who_holds);
+		ask_who_holds(request);
 }
 
 void fs_unlink(struct request *request, struct node *parent, const char *name)

@@ -78,7 +78,7 @@ void fs_getxattr(struct request *request, struct node *node, const char *name, s
 		step_permitted(request, 0, get_policy);
 	else if (!node->is_directory &&
 		 (strcmp(name, holder_name) == 0 || strcmp(name, queue_name) == 0))
-		step_settled(request, describe);
+		describe(request);
 	else
 		reply_error(request, -ENODATA);
 }
@@ -133,7 +133,7 @@ void fs_listxattr(struct request *request, struct node *node, size_t size)
 	if (node->is_directory)
 		step_permitted(request, 0, list_policies);
 	else
-		step_settled(request, describe_for_list);
+		describe_for_list(request);
 }
 
 /* --- changing --- */

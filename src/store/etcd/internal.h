@@ -82,6 +82,8 @@ struct etcd_op {
 	struct store_directory directory;
 	/* Of describe: how much text there may be. */
 	size_t room;
+	/* Of lookup: how many keys to ask for. */
+	unsigned int limit;
 	/* Of list: what was found so far. */
 	struct store_name *names;
 	size_t name_count, name_capacity;
@@ -111,6 +113,11 @@ void etcd_op_send_names(struct etcd_op *op, struct wire_txn *txn);
 void etcd_place_gone(struct etcd *etcd, const char *id);
 
 /* places.c */
+/*
+ * True for a key of our session, below a lock, that holds nothing: it is being deleted, or we do
+ * not know of it.
+ */
+bool etcd_is_left_over(struct etcd *etcd, const char *id, const struct wire_kv *kv);
 void etcd_join(struct store *store, struct store_place *place, uint64_t known, store_queue_fn *fn,
 	void *user);
 void etcd_try(struct store *store, struct store_place *place, const struct store_place *replaces,

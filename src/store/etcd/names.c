@@ -24,22 +24,42 @@ static void answer_done(struct etcd_op *op, int result)
 
 /* --- looking a name up --- */
 
+/* NULL if the key is not that of a place, but of something below the name. */
+static char *place_id(const struct etcd_op *op, const struct wire_kv *kv)
+{
+	char *id = key_below(op->etcd->prefix, op->path, kv->key, kv->key_size);
+
+	if (id && *id && !strchr(id, '/'))
+		return id;
+	free(id);
+	return NULL;
+}
+
+/* True for one of ours that is just being given back. */
+static bool is_left_over(const struct etcd_op *op, const struct wire_kv *kv)
+{
+	cleanup(free_ptr) char *id = place_id(op, kv);
+
+	return id && etcd_is_left_over(op->etcd, id, kv);
+}
+
 static void view_of(struct etcd_op *op, const struct wire_result *result, struct store_view *view)
 {
 	const struct wire_kvs *kvs = &result->ranges[0];
+	const struct wire_kv *first = kvs->kv, *end = kvs->kv + kvs->count;
 
 	*view = (struct store_view){.kind = STORE_KIND_FREE};
 	if (!*op->path || (result->succeeded && kvs->count)) {
 		view->kind = STORE_KIND_DIRECTORY;
-		value_parse_directory(kvs->count ? kvs->kv[0].value : NULL, &view->directory);
+		value_parse_directory(kvs->count ? first->value : NULL, &view->directory);
 		return;
 	}
-	if (!kvs->count)
+	while (first < end && is_left_over(op, first))
+		first++;
+	if (first == end)
 		return;
-	const struct wire_kv *first = &kvs->kv[0];
-	cleanup(free_ptr) char *id =
-		key_below(op->etcd->prefix, op->path, first->key, first->key_size);
-	if (!id || !*id || strchr(id, '/')) {
+	cleanup(free_ptr) char *id = place_id(op, first);
+	if (!id) {
 		view->kind = STORE_KIND_DIRECTORY;
 		value_parse_directory(NULL, &view->directory);
 		return;
@@ -49,6 +69,8 @@ static void view_of(struct etcd_op *op, const struct wire_result *result, struct
 	view->shared = key_id_is_shared(id);
 	value_parse_record(first->value, &view->record);
 }
+
+static void send_lookup(struct etcd_op *op, unsigned int limit);
 
 static void on_looked_up(struct etcd_op *op, int error, const struct wire_result *answer)
 {
@@ -60,27 +82,37 @@ static void on_looked_up(struct etcd_op *op, int error, const struct wire_result
 		error = -EIO;
 	if (!error)
 		view_of(op, answer, &view);
+	if (!error && view.kind == STORE_KIND_FREE && answer->ranges[0].more) {
+		send_lookup(op, 2 * op->limit); /* there is more behind our left-overs */
+		return;
+	}
 	etcd_op_free(op);
 	fn(user, error, error ? NULL : &view);
 	record_fini(&view.record);
 }
 
-void etcd_lookup(struct store *store, const char *path, store_view_fn *fn, void *user)
+static void send_lookup(struct etcd_op *op, unsigned int limit)
 {
-	struct etcd *etcd = etcd_of(store);
 	struct wire_txn txn = {0};
-	struct etcd_op *op = etcd_op_new(etcd, path, on_looked_up, user);
-	cleanup(free_ptr) char *first = key_first(etcd->prefix, path);
-	cleanup(free_ptr) char *end = key_end(etcd->prefix, path);
+	cleanup(free_ptr) char *first = key_first(op->etcd->prefix, op->path);
+	cleanup(free_ptr) char *end = key_end(op->etcd->prefix, op->path);
 
-	op->view = fn;
+	op->limit = limit;
 	/* The root is a directory in any case: only its own key is of interest. */
 	wire_if_present(&txn, first);
 	wire_range(&txn, first, NULL, &(struct wire_range_options){0});
 	wire_txn_else(&txn);
-	wire_range(&txn, first, *path ? end : NULL,
-		&(struct wire_range_options){.by_creation = true, .limit = 1});
+	wire_range(&txn, first, *op->path ? end : NULL,
+		&(struct wire_range_options){.by_creation = true, .limit = limit});
 	etcd_op_send_names(op, &txn);
+}
+
+void etcd_lookup(struct store *store, const char *path, store_view_fn *fn, void *user)
+{
+	struct etcd_op *op = etcd_op_new(etcd_of(store), path, on_looked_up, user);
+
+	op->view = fn;
+	send_lookup(op, 2);
 }
 
 /* --- describing a queue --- */
@@ -88,9 +120,9 @@ void etcd_lookup(struct store *store, const char *path, store_view_fn *fn, void 
 static char *describe_kv(struct etcd_op *op, const struct wire_kv *kv)
 {
 	struct record record;
-	cleanup(free_ptr) char *id = key_below(op->etcd->prefix, op->path, kv->key, kv->key_size);
+	cleanup(free_ptr) char *id = place_id(op, kv);
 
-	if (!id || !*id || strchr(id, '/'))
+	if (!id || etcd_is_left_over(op->etcd, id, kv))
 		return NULL;
 	value_parse_record(kv->value, &record);
 	char *text = value_describe(&record, key_id_is_shared(id), kv->created);

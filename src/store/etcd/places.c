@@ -71,12 +71,13 @@ static void answer_done(struct etcd_op *op, int result)
 
 /* --- queues as read --- */
 
-/* Those of our own session which we do not know to be there are left-overs that hold nothing. */
-static bool is_left_over(
-	const struct etcd *etcd, const struct wire_kv *kv, const struct store_place *ours)
+bool etcd_is_left_over(struct etcd *etcd, const char *id, const struct wire_kv *kv)
 {
+	struct store_place *ours;
+
 	if (kv->lease != etcd->lease.id || !etcd->lease.id)
 		return false;
+	HASH_FIND_STR(etcd->places, id, ours);
 	return !ours || ours->leaving;
 }
 
@@ -105,11 +106,11 @@ static void add_contender(
 		free(id);
 		return;
 	}
-	HASH_FIND_STR(etcd->places, id, ours);
-	if (is_left_over(etcd, kv, ours)) {
+	if (etcd_is_left_over(etcd, id, kv)) {
 		free(id);
 		return;
 	}
+	HASH_FIND_STR(etcd->places, id, ours);
 	queue->contenders[queue->count++] = (struct store_contender){
 		.token = kv->created, .shared = key_id_is_shared(id), .id = id, .ours = ours};
 }

@@ -20,6 +20,7 @@ struct handle {
 	struct proc_identity opener;
 	struct store_policy policy; /* as it was at open */
 	void *poll;                 /* the kernel's newest poll handle; owned */
+	struct stake *stakes;       /* taken through it */
 
 	/* What reading began with, so that a reader in small pieces gets one whole. */
 	char *text; /* owned */

@@ -87,12 +87,12 @@ static void signal_holders(const struct hold *hold, enum store_on_loss on_loss)
 static void on_lost(void *user)
 {
 	struct hold *hold = user;
-	struct handle *handle;
+	const struct stake *stake;
 
 	hold->lost = true;
-	DL_FOREACH(hold->node->handles, handle) {
-		if (has_stake_of(hold, handle) && handle->poll)
-			poll_notify(take(handle->poll));
+	DL_FOREACH(hold->stakes, stake) {
+		if (stake->handle->poll)
+			poll_notify(take(stake->handle->poll));
 	}
 	if (hold->stakes)
 		signal_holders(hold, hold->stakes->handle->policy.on_loss);
@@ -139,8 +139,8 @@ static void wake_sharers(struct node *node, const struct hold *hold)
 	struct request *request;
 
 	DL_FOREACH2(node->pending, request, pending_next) {
-		if (hold_find(node, request->handle, (enum stake_kind)request->kind,
-			    request->owner) != hold)
+		if (!hold_is_shared_by(
+			    hold, request->handle, (enum stake_kind)request->kind, request->owner))
 			continue;
 		request->retry = true;
 		lockspace_cancel(request->holding);

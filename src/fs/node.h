@@ -32,6 +32,7 @@ struct node {
 
 	struct handle *handles;
 	struct hold *holds;      /* locks of it that are held here */
+	size_t fcntl_stakes;     /* in these */
 	struct request *pending; /* requests that wait for it */
 
 	struct store_directory directory; /* as read last */

@@ -17,30 +17,52 @@ static bool is_shared_by(const struct stake *stake, const struct handle *handle,
 	return stake->handle == handle;
 }
 
-struct hold *hold_find(
-	struct node *node, const struct handle *handle, enum stake_kind kind, uint64_t owner)
+bool hold_is_shared_by(
+	const struct hold *hold, const struct handle *handle, enum stake_kind kind, uint64_t owner)
+{
+	const struct stake *stake;
+
+	DL_FOREACH(hold->stakes, stake) {
+		if (is_shared_by(stake, handle, kind, owner))
+			return true;
+	}
+	return false;
+}
+
+/* An owner's ranges may have been locked through another of its handles. */
+static struct hold *find_hold_of_owner(struct node *node, uint64_t owner)
 {
 	struct hold *hold;
-	struct stake *stake;
 
+	if (!node->fcntl_stakes)
+		return NULL;
 	DL_FOREACH(node->holds, hold) {
-		DL_FOREACH(hold->stakes, stake) {
-			if (is_shared_by(stake, handle, kind, owner))
-				return hold;
-		}
+		if (hold_is_shared_by(hold, NULL, STAKE_FCNTL, owner))
+			return hold;
 	}
 	return NULL;
 }
 
+struct hold *hold_find(
+	struct node *node, const struct handle *handle, enum stake_kind kind, uint64_t owner)
+{
+	const struct stake *stake;
+
+	DL_FOREACH2(handle->stakes, stake, handle_next) {
+		if (is_shared_by(stake, handle, kind, owner))
+			return stake->hold;
+	}
+	return kind == STAKE_FCNTL ? find_hold_of_owner(node, owner) : NULL;
+}
+
 struct hold *hold_of_handle(const struct handle *handle)
 {
-	struct hold *hold, *found = NULL;
-	struct stake *stake;
+	const struct stake *stake;
+	struct hold *found = NULL;
 
-	DL_FOREACH(handle->node->holds, hold) {
-		DL_SEARCH_SCALAR(hold->stakes, stake, handle, handle);
-		if (stake && (!found || hold->lost))
-			found = hold;
+	DL_FOREACH2(handle->stakes, stake, handle_next) {
+		if (!found || stake->hold->lost)
+			found = stake->hold;
 	}
 	return found;
 }
@@ -112,15 +134,20 @@ void stake_add(struct hold *hold, const struct request *request)
 		stake->kind = (enum stake_kind)request->kind;
 		stake->handle = request->handle;
 		stake->owner = request->owner;
+		stake->hold = hold;
 		DL_APPEND(hold->stakes, stake);
+		DL_APPEND2(stake->handle->stakes, stake, handle_prev, handle_next);
+		hold->node->fcntl_stakes += stake->kind == STAKE_FCNTL;
 	}
 	if (stake->kind == STAKE_FCNTL)
 		ranges_add(&stake->ranges, request->start, request->end);
 }
 
-static void stake_free(struct hold *hold, struct stake *stake)
+static void stake_free(struct stake *stake)
 {
-	DL_DELETE(hold->stakes, stake);
+	DL_DELETE(stake->hold->stakes, stake);
+	DL_DELETE2(stake->handle->stakes, stake, handle_prev, handle_next);
+	stake->hold->node->fcntl_stakes -= stake->kind == STAKE_FCNTL;
 	ranges_clear(&stake->ranges);
 	free(stake);
 }
@@ -128,7 +155,7 @@ static void stake_free(struct hold *hold, struct stake *stake)
 static void hold_free(struct hold *hold)
 {
 	while (hold->stakes)
-		stake_free(hold, hold->stakes);
+		stake_free(hold->stakes);
 	DL_DELETE(hold->node->holds, hold);
 	node_unref(hold->node, 1);
 	free(hold);
@@ -148,50 +175,68 @@ void holds_free(struct node *node)
 		hold_free(node->holds);
 }
 
-struct hold *stake_remove(const struct request *request)
+static struct stake *find_own_stake(const struct request *request)
 {
-	struct node *node = request->handle->node;
-	struct hold *hold;
+	const struct hold *hold;
+	struct stake *stake;
 
-	DL_FOREACH(node->holds, hold) {
-		struct stake *stake = find_stake(hold, request);
-		if (!stake)
-			continue;
-		ranges_remove(&stake->ranges, request->start, request->end);
-		/* Of a lost lock nothing is worth keeping. */
-		if (stake->ranges && !hold->lost)
-			return NULL;
-		stake_free(hold, stake);
-		return hold->lost || !hold->stakes ? hold : NULL;
+	if (request->kind == STAKE_FCNTL) {
+		hold = find_hold_of_owner(request->handle->node, request->owner);
+		return hold ? find_stake(hold, request) : NULL;
+	}
+	DL_FOREACH2(request->handle->stakes, stake, handle_next) {
+		if ((int)stake->kind == request->kind)
+			return stake;
 	}
 	return NULL;
 }
 
-/* Ends the stakes in the node that match, and gives back what nobody needs any more. */
-static void close_stakes(struct node *node, const struct handle *handle, uint64_t owner)
+struct hold *stake_remove(const struct request *request)
 {
-	struct hold *hold, *next_hold;
-	struct stake *stake, *next;
+	struct stake *stake = find_own_stake(request);
 
-	node_ref(node);
-	DL_FOREACH_SAFE(node->holds, hold, next_hold) {
-		DL_FOREACH_SAFE(hold->stakes, stake, next) {
-			if (handle ? stake->handle == handle
-				   : stake->kind == STAKE_FCNTL && stake->owner == owner)
-				stake_free(hold, stake);
-		}
-		if (!hold->stakes)
-			hold_release(hold, NULL, NULL);
-	}
-	node_unref(node, 1);
+	if (!stake)
+		return NULL;
+	struct hold *hold = stake->hold;
+	ranges_remove(&stake->ranges, request->start, request->end);
+	/* Of a lost lock nothing is worth keeping. */
+	if (stake->ranges && !hold->lost)
+		return NULL;
+	stake_free(stake);
+	return hold->lost || !hold->stakes ? hold : NULL;
+}
+
+static void close_stake(struct stake *stake)
+{
+	struct hold *hold = stake->hold;
+
+	stake_free(stake);
+	if (!hold->stakes)
+		hold_release(hold, NULL, NULL);
 }
 
 void stakes_close_owner(struct node *node, uint64_t owner)
 {
-	close_stakes(node, NULL, owner);
+	struct hold *hold, *next;
+	struct stake *stake;
+
+	if (!node->fcntl_stakes)
+		return;
+	node_ref(node);
+	DL_FOREACH_SAFE(node->holds, hold, next) {
+		/* An owner has at most one stake in a hold. */
+		DL_FOREACH(hold->stakes, stake) {
+			if (stake->kind == STAKE_FCNTL && stake->owner == owner)
+				break;
+		}
+		if (stake)
+			close_stake(stake);
+	}
+	node_unref(node, 1);
 }
 
 void stakes_close_handle(struct handle *handle)
 {
-	close_stakes(handle->node, handle, 0);
+	while (handle->stakes)
+		close_stake(handle->stakes);
 }

@@ -31,7 +31,9 @@ struct stake {
 	struct handle *handle; /* it was taken through */
 	uint64_t owner;        /* of an fcntl stake */
 	struct range *ranges;
-	struct stake *prev, *next;
+	struct hold *hold;
+	struct stake *prev, *next;               /* in hold->stakes */
+	struct stake *handle_prev, *handle_next; /* in handle->stakes */
 };
 
 struct hold {
@@ -42,6 +44,9 @@ struct hold {
 	struct hold *prev, *next; /* in node->holds */
 };
 
+/* True if such a request would share the hold. */
+bool hold_is_shared_by(
+	const struct hold *hold, const struct handle *handle, enum stake_kind kind, uint64_t owner);
 /* The hold that such a request would share, or NULL. */
 struct hold *hold_find(
 	struct node *node, const struct handle *handle, enum stake_kind kind, uint64_t owner);

@@ -155,10 +155,11 @@ def programs(base):
     """Our helper programs, built; a dictionary of paths."""
     place = base / "programs"
     place.mkdir()
-    for name in ("queue", "cycles"):
+    names = ("queue", "cycles", "exclusion")
+    for name in names:
         checked("gcc", "-O1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-o", place / name,
                 PROGRAMS / f"{name}.c")
-    return {name: place / name for name in ("queue", "cycles")}
+    return {name: place / name for name in names}
 
 
 @pytest.fixture(scope="session")

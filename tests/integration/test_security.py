@@ -196,6 +196,24 @@ def test_permission_taken_away(auth_lab):
     wait_until(lambda: one.error("flock", fd, LOCK_EX | LOCK_NB) == 0)
 
 
+def test_a_refused_name_fails_alone(auth_lab, programs):
+    """One name that etcd's user may not write, asked for among many that it may."""
+    lab, etcd = auth_lab, auth_lab.etcd
+    etcd.etcdctl("role", "revoke-permission", "locks", "--prefix=true", lab.prefix)
+    for permission, place in ("read", ""), ("readwrite", "/0"), ("readwrite", "/1"):
+        etcd.etcdctl("role", "grant-permission", "locks", "--prefix=true", permission,
+                     lab.prefix + place)
+    mount = lab.mount(login(lab)).expect(".")
+    crowd = lab.holder(programs["exclusion"], "16", "60", "2", mount)
+    one, refused = lab.agent(), 0
+    while crowd.process.poll() is None:
+        assert one.error("take", mount / "7") == errno.EACCES
+        refused += 1
+    assert refused > 1
+    assert crowd.exit_status() == 0, crowd.errors
+    wait_until(lambda: not etcd.count(f"{lab.prefix}/"), what="no key is left")
+
+
 def test_password_is_never_seen(auth_lab):
     """Neither the command line, nor the mount table, nor the log, not even with -d."""
     mount = auth_lab.mount(login(auth_lab), words=["-d"])

@@ -165,8 +165,8 @@ void etcd_batch_pump(struct loop_task *task)
 
 /* --- answers --- */
 
-/* Whom etcd's refusal concerns will show when each goes alone. */
-static void split(struct etcd_batch *batch)
+/* Back to where they came from: to go in smaller batches, or each alone. */
+static void take_apart(struct etcd_batch *batch, bool alone)
 {
 	struct etcd *etcd = batch->etcd;
 
@@ -175,7 +175,7 @@ static void split(struct etcd_batch *batch)
 		if (!op)
 			continue;
 		op->batch = NULL;
-		op->goes_alone = true;
+		op->goes_alone = alone;
 		DL_PREPEND2(etcd->waiting, op, waiting_prev, waiting_next);
 	}
 	batch_free(batch);
@@ -210,10 +210,17 @@ static void on_batch_done(struct etcd_call *call, int result, const char *body)
 	if (!result && (count > 1 ? wire_parse_parts(body, batch->operations, answers, count)
 				  : wire_parse_txn(body, answers)) < 0)
 		result = -EIO;
-	if (result && count > 1)
-		split(batch);
-	else
-		deliver(batch, result, answers);
+	if (result == ETCD_TOO_MANY && count > 1) {
+		/* Its administrator allows fewer than the default. */
+		size_t max = batch->etcd->batch_max / 2;
+		batch->etcd->batch_max = max ? max : 1;
+		take_apart(batch, false);
+	} else if (result && count > 1) {
+		/* Whom the refusal concerns will show when each goes alone. */
+		take_apart(batch, true);
+	} else {
+		deliver(batch, result > 0 ? -EIO : result, answers);
+	}
 	for (size_t i = 0; i < count; i++)
 		wire_result_fini(&answers[i]);
 	free(answers);

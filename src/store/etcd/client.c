@@ -249,6 +249,9 @@ static void handle_refusal(struct etcd_call *call, int status, const char *body)
 	case WIRE_ERROR_COMPACTED:
 		finish(call, ETCD_COMPACTED, NULL);
 		return;
+	case WIRE_ERROR_TOO_MANY:
+		finish(call, ETCD_TOO_MANY, NULL);
+		return;
 	case WIRE_ERROR_NO_AUTH:
 		finish(call, call == &client->auth_call ? 0 : -EIO, NULL);
 		return;

@@ -34,7 +34,7 @@ struct etcd_client_options {
 enum etcd_lane { ETCD_LANE_LOCKS, ETCD_LANE_NAMES, ETCD_LANE_LEASE, ETCD_LANES };
 
 /* Outcomes of a call besides 0 and -errno. */
-enum { ETCD_NO_LEASE = 1, ETCD_COMPACTED = 2 };
+enum { ETCD_NO_LEASE = 1, ETCD_COMPACTED = 2, ETCD_TOO_MANY = 3 };
 
 /* body: what etcd answered; borrowed; meaningful only if result is 0. */
 typedef void etcd_call_fn(struct etcd_call *call, int result, const char *body);

@@ -232,6 +232,7 @@ static const struct {
 	{"database space exceeded", WIRE_ERROR_FULL},
 	{"request is too large", WIRE_ERROR_TOO_LARGE},
 	{"larger than max", WIRE_ERROR_TOO_LARGE},
+	{"too many operations in txn", WIRE_ERROR_TOO_MANY},
 	{"authentication is not enabled", WIRE_ERROR_NO_AUTH},
 	{"invalid auth token", WIRE_ERROR_TOKEN},
 	{"user name is empty", WIRE_ERROR_TOKEN},

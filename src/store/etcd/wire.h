@@ -78,6 +78,7 @@ enum wire_error_kind {
 	WIRE_ERROR_COMPACTED,
 	WIRE_ERROR_FULL,
 	WIRE_ERROR_TOO_LARGE,
+	WIRE_ERROR_TOO_MANY, /* operations in one transaction */
 	WIRE_ERROR_OTHER,
 };
 

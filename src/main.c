@@ -44,8 +44,8 @@
  *     base/           util, buffer, base64, log, proc
  *
  * A program that locks a file: fs/mount -> fs/locks -> lock/lockspace -> lock/lock, which asks for
- * a place -> store/etcd/places -> batch -> client -> http.  The answer comes back the same way, or, if there
- * is a queue, store/etcd/watch tells of those who leave it.
+ * a place -> store/etcd/places -> batch -> client -> http.  The answer comes back the same way, or,
+ * if there is a queue, store/etcd/watch tells of those who leave it.
  */
 #include <errno.h>
 #include <fcntl.h>

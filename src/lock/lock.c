@@ -107,6 +107,22 @@ static bool is_replacing(const struct claim *claim)
 	return claim->replaces && claim->replaces->state == CLAIM_HELD;
 }
 
+/*
+ * Of joins under way it is not known yet where they are in the queue, but that it is behind all
+ * that was known when they were asked for.
+ */
+static bool may_be_preceded(const struct lock *lock, const struct claim *claim)
+{
+	const struct claim *other;
+
+	DL_FOREACH(lock->joining, other) {
+		if (other->asked_after < claim->token && !other->canceled &&
+			!(other->shared && claim->shared))
+			return true;
+	}
+	return false;
+}
+
 /* Grants whatever has nobody in its way.  Nothing behind an exclusive place and another can be. */
 static void evaluate(struct lock *lock)
 {
@@ -118,7 +134,8 @@ static void evaluate(struct lock *lock)
 		e = e->next) {
 		struct claim *claim = e->claim;
 		if (claim && claim->state == CLAIM_WAITING &&
-			(claim->shared ? exclusive_before : before - is_replacing(claim)) == 0)
+			(claim->shared ? exclusive_before : before - is_replacing(claim)) == 0 &&
+			!may_be_preceded(lock, claim))
 			grant(claim);
 		before++;
 		exclusive_before += !e->shared;
@@ -160,15 +177,14 @@ static void enter_view(struct lock *lock, struct claim *claim, uint64_t token)
 {
 	claim->token = token;
 	claim->entry = (struct lock_entry){.token = token, .shared = claim->shared, .claim = claim};
-	claim->in_view = true;
 	view_insert(lock, &claim->entry);
 }
 
-static void leave_view(struct lock *lock, struct claim *claim)
+/* What has happened in the store so far, as far as we have heard. */
+static void note_revision(struct lock *lock, uint64_t revision)
 {
-	if (claim->in_view)
-		DL_DELETE(lock->view, &claim->entry);
-	claim->in_view = false;
+	if (revision > lock->latest)
+		lock->latest = revision;
 }
 
 /* True if somebody here has, or waits for, what this try wants. */
@@ -185,7 +201,8 @@ static bool is_busy_here(const struct lock *lock, const struct claim *claim)
 
 static void send_next(struct lock *lock)
 {
-	while (lock->entering && !lock->trying && lock->joining < MAX_JOINING && !lock->suspended) {
+	while (lock->entering && !lock->trying && lock->joining_count < MAX_JOINING &&
+		!lock->suspended) {
 		struct claim *claim = lock->entering;
 		if (claim->try && is_busy_here(lock, claim)) {
 			DL_DELETE(lock->entering, claim);
@@ -198,10 +215,12 @@ static void send_next(struct lock *lock)
 			return;
 		DL_DELETE(lock->entering, claim);
 		claim->state = CLAIM_JOINING;
+		claim->asked_after = lock->latest;
 		if (claim->try)
 			lock->trying = claim;
 		else
-			lock->joining++;
+			DL_APPEND(lock->joining, claim);
+		lock->joining_count += !claim->try;
 		lock->ops->place(claim);
 	}
 }
@@ -265,7 +284,6 @@ void lock_take(struct lock *lock, struct claim *claim)
 	claim->lock = lock;
 	claim->answered = false;
 	claim->canceled = false;
-	claim->in_view = false;
 	claim->arrival = ++lock->arrivals;
 	claim->replacers = NULL;
 	if (claim->replaces)
@@ -286,10 +304,11 @@ void lock_leave(struct lock *lock, struct claim *claim, int result)
 		break;
 	case CLAIM_JOINING:
 		claim->canceled = true;
+		evaluate(lock);
 		break;
 	case CLAIM_WAITING:
 	case CLAIM_HELD:
-		leave_view(lock, claim);
+		DL_DELETE(lock->view, &claim->entry);
 		leave_place(lock, claim);
 		evaluate(lock);
 		break;
@@ -320,13 +339,15 @@ void lock_placed(struct lock *lock, struct claim *claim, int outcome, uint64_t t
 	uint64_t revision, struct rival *rivals)
 {
 	assert(claim->state == CLAIM_JOINING);
+	note_revision(lock, token);
+	note_revision(lock, revision);
 	if (outcome == LOCK_PLACED && !claim->try)
 		learn(lock, revision, rivals);
 	if (claim->try)
 		lock->trying = NULL;
 	else
-		lock->joining--;
-	leave_view(lock, claim);
+		DL_DELETE(lock->joining, claim);
+	lock->joining_count -= !claim->try;
 	forget_tombs(lock);
 	if (outcome == LOCK_NO_SESSION)
 		lock->suspended = true;
@@ -361,6 +382,7 @@ void lock_left(struct lock *lock, struct claim *claim)
 
 void lock_removed(struct lock *lock, struct rival *tomb)
 {
+	note_revision(lock, tomb->entry.token);
 	bury(lock, tomb);
 	if (is_reading(lock)) {
 		tomb->next = lock->tombs;
@@ -371,17 +393,11 @@ void lock_removed(struct lock *lock, struct rival *tomb)
 	evaluate(lock);
 }
 
-void lock_seen(struct lock *lock, struct claim *claim, uint64_t token)
-{
-	if (claim->state == CLAIM_JOINING && !claim->in_view)
-		enter_view(lock, claim, token);
-}
-
 void lock_gone(struct lock *lock, struct claim *claim)
 {
 	if (claim->state != CLAIM_HELD && claim->state != CLAIM_WAITING)
 		return;
-	leave_view(lock, claim);
+	DL_DELETE(lock->view, &claim->entry);
 	if (claim->state == CLAIM_HELD) {
 		claim->state = CLAIM_LOST;
 		lock->ops->lost(claim);
@@ -419,6 +435,7 @@ bool lock_read_end(struct lock *lock, uint64_t revision, struct rival *rivals)
 {
 	bool dropped = false;
 
+	note_revision(lock, revision);
 	if (revision) {
 		dropped = drop_unseen(lock, revision, rivals);
 		learn(lock, revision, rivals);
@@ -438,11 +455,11 @@ void lock_suspend(struct lock *lock)
 		struct claim *claim = e->claim;
 		if (!claim)
 			continue;
-		leave_view(lock, claim);
+		DL_DELETE(lock->view, e);
 		if (claim->state == CLAIM_HELD) {
 			claim->state = CLAIM_LOST;
 			lock->ops->lost(claim);
-		} else if (claim->state == CLAIM_WAITING) {
+		} else {
 			enter_again(lock, claim);
 		}
 	}

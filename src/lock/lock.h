@@ -68,12 +68,12 @@ struct claim {
 	struct lock *lock;
 	bool answered;
 	bool canceled; /* is to leave as soon as the store has answered */
-	bool in_view;
 	uint64_t arrival;
+	uint64_t asked_after;        /* as a join: its token will be larger than this */
 	struct claim *replacers;     /* whose `replaces` points here */
 	struct claim *next_replacer; /* in replaces->replacers */
 	struct lock_entry entry;
-	struct claim *prev, *next; /* in lock->entering */
+	struct claim *prev, *next; /* in lock->entering or lock->joining */
 };
 
 struct lock_ops {
@@ -100,13 +100,15 @@ struct lock {
 	uint64_t known;         /* the view is complete up to this token */
 	struct claim *entering; /* CLAIM_NEW, in the order of arrival */
 	struct claim *trying;   /* CLAIM_JOINING, as a try */
-	unsigned int joining;   /* the other claims in CLAIM_JOINING */
-	size_t leaving;         /* claims in CLAIM_LEAVING */
-	size_t claims;          /* that are not over */
-	uint64_t arrivals;      /* of claims, so far */
-	unsigned int reading;   /* queue reads under way */
-	struct rival *tombs;    /* places that went while something was read; token = when */
-	bool suspended;         /* no session: nothing is sent and nothing granted */
+	struct claim *joining;  /* the other claims in CLAIM_JOINING */
+	unsigned int joining_count;
+	uint64_t latest;      /* revision of the store that was heard of */
+	size_t leaving;       /* claims in CLAIM_LEAVING */
+	size_t claims;        /* that are not over */
+	uint64_t arrivals;    /* of claims, so far */
+	unsigned int reading; /* queue reads under way */
+	struct rival *tombs;  /* places that went while something was read; token = when */
+	bool suspended;       /* no session: nothing is sent and nothing granted */
 };
 
 void lock_init(struct lock *lock, const struct lock_ops *ops, bool suspended);
@@ -137,12 +139,6 @@ enum lock_placed {
  */
 void lock_placed(struct lock *lock, struct claim *claim, int outcome, uint64_t token,
 	uint64_t revision, struct rival *rivals);
-
-/*
- * A queue that was read, and which the engine is about to be told, shows a place of ours.  If the
- * store has not answered for that one yet, it stands in the way of those behind it from now on.
- */
-void lock_seen(struct lock *lock, struct claim *claim, uint64_t token);
 
 /* The store's answer to ops->leave. */
 void lock_left(struct lock *lock, struct claim *claim);

@@ -163,18 +163,14 @@ static struct holding *holding_of(struct claim *claim)
 	return container_of(claim, struct holding, claim);
 }
 
-/* The rivals that a queue shows; of ours the engine is told at once. */
-static struct rival *rivals_of(struct named_lock *named, const struct store_queue *queue)
+static struct rival *rivals_of(const struct store_queue *queue)
 {
 	struct rival *rivals = NULL;
 
 	for (size_t i = queue ? queue->count : 0; i-- > 0;) {
 		const struct store_contender *contender = &queue->contenders[i];
-		if (contender->ours) {
-			struct holding *ours = lockspace_holding_of(contender->ours);
-			lock_seen(&named->lock, &ours->claim, contender->token);
+		if (contender->ours)
 			continue;
-		}
 		struct rival *rival = xzalloc(sizeof(*rival));
 		rival->entry.token = contender->token;
 		rival->entry.shared = contender->shared;
@@ -191,7 +187,7 @@ static void on_joined(void *user, int result, const struct store_queue *queue)
 	int outcome = result == STORE_LOST ? LOCK_NO_SESSION : result;
 
 	lock_placed(&named->lock, &holding->claim, outcome, holding->place.token,
-		queue ? queue->revision : 0, rivals_of(named, queue));
+		queue ? queue->revision : 0, rivals_of(queue));
 	named_settled(named);
 }
 
@@ -217,7 +213,8 @@ static void op_place(struct claim *claim)
 			claim->replaces ? &holding_of(claim->replaces)->place : NULL, on_tried,
 			holding);
 	else
-		store->ops->join(store, &holding->place, claim->lock->known, on_joined, holding);
+		store->ops->join(store, &holding->place, claim->lock->known, claim->lock->claims,
+			on_joined, holding);
 }
 
 static void on_left(void *user, int result)
@@ -344,7 +341,7 @@ static void on_queue_read(void *user, int result, const struct store_queue *queu
 	struct store *store = named->space->store;
 
 	named->is_read = false;
-	if (lock_read_end(&named->lock, queue ? queue->revision : 0, rivals_of(named, queue))) {
+	if (lock_read_end(&named->lock, queue ? queue->revision : 0, rivals_of(queue))) {
 		log_warning("lock %s: the store had not told of a release", named->path);
 		store->ops->deaf(store);
 	}
@@ -455,7 +452,7 @@ static void free_holdings(struct lockspace *space)
 {
 	while (space->all) {
 		struct holding *holding = space->all;
-		if (holding->claim.in_view)
+		if (holding->claim.state == CLAIM_HELD || holding->claim.state == CLAIM_WAITING)
 			DL_DELETE(holding->claim.lock->view, &holding->claim.entry);
 		if (holding->claim.state != CLAIM_OVER)
 			holding->claim.lock->claims--;

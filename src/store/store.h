@@ -167,10 +167,11 @@ struct store_ops {
 
 	/*
 	 * Joins the queue at its end.  `known`: the caller knows all places up to this token, and
-	 * the queue it is given shows only later ones.  Tries for ever; ends with 0, STORE_LOST,
-	 * -EISDIR, -EACCES, -ENOSPC, -EFBIG.
+	 * the queue it is given need show only later ones, and of ours none.  `crowd`: about how
+	 * many of ours are in it.  Tries for ever; ends with 0, STORE_LOST, -EISDIR, -EACCES,
+	 * -ENOSPC, -EFBIG.
 	 */
-	void (*join)(struct store *store, struct store_place *place, uint64_t known,
+	void (*join)(struct store *store, struct store_place *place, uint64_t known, size_t crowd,
 		store_queue_fn *fn, void *user);
 	/*
 	 * Takes the lock if that needs no waiting: 0 or STORE_BUSY.  `replaces`, if not NULL, is a

@@ -190,6 +190,7 @@ static const char refused[] =
 	"{" HEADER ",\"responses\":[{\"response_range\":{\"header\":{\"revision\":\"17\"}}},"
 	"{\"response_range\":{\"header\":{\"revision\":\"17\"},\"kvs\":[{\"key\":\"YQ==\","
 	"\"create_revision\":\"17\",\"mod_revision\":\"17\"}],\"count\":\"1\"}},"
+	"{\"response_range\":{}},{\"response_range\":{}},"
 	"{\"response_range\":{\"kvs\":[{\"key\":\"Yg==\",\"create_revision\":\"1\"}]}}]}";
 
 /* An empty range has no kvs at all, and more ranges than we ever ask for are not kept. */
@@ -199,7 +200,7 @@ static void test_txn_refused(void **state)
 
 	assert_int_equal(wire_parse_txn(refused, &result), 0);
 	assert_false(result.succeeded);
-	assert_int_equal(result.range_count, 2);
+	assert_int_equal(result.range_count, WIRE_MAX_RANGES);
 	assert_int_equal(result.ranges[0].count, 0);
 	assert_int_equal(result.ranges[1].count, 1);
 	wire_result_fini(&result);
@@ -395,6 +396,8 @@ static void test_errors(void **state)
 			400, WIRE_ERROR_COMPACTED},
 		{"{\"error\":\"etcdserver: mvcc: database space exceeded\",\"code\":8}", 429,
 			WIRE_ERROR_FULL},
+		{"{\"error\":\"etcdserver: too many operations in txn request\",\"code\":3}", 400,
+			WIRE_ERROR_TOO_MANY},
 		{"{\"error\":\"etcdserver: request is too large\",\"code\":3}", 400,
 			WIRE_ERROR_TOO_LARGE},
 		{"{\"error\":\"grpc: received message larger than max (3 vs. 2)\",\"code\":8}", 429,

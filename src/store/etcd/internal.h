@@ -80,6 +80,8 @@ struct etcd_op {
 	/* Of change: what to do once the directory was read. */
 	unsigned int mask;
 	struct store_directory directory;
+	/* Of join: how many ranges it reads. */
+	size_t range_count;
 	/* Of describe: how much text there may be. */
 	size_t room;
 	/* Of lookup: how many keys to ask for. */
@@ -118,8 +120,8 @@ void etcd_place_gone(struct etcd *etcd, const char *id);
  * not know of it.
  */
 bool etcd_is_left_over(struct etcd *etcd, const char *id, const struct wire_kv *kv);
-void etcd_join(struct store *store, struct store_place *place, uint64_t known, store_queue_fn *fn,
-	void *user);
+void etcd_join(struct store *store, struct store_place *place, uint64_t known, size_t crowd,
+	store_queue_fn *fn, void *user);
 void etcd_try(struct store *store, struct store_place *place, const struct store_place *replaces,
 	store_done_fn *fn, void *user);
 void etcd_leave(struct store *store, struct store_place *place, store_done_fn *fn, void *user);

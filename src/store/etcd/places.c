@@ -115,13 +115,19 @@ static void add_contender(
 		.token = kv->created, .shared = key_id_is_shared(id), .id = id, .ours = ours};
 }
 
-static void read_queue(
-	struct etcd *etcd, const char *path, const struct wire_kvs *kvs, struct queue_buffer *queue)
+static void read_queue(const struct etcd_op *op, const struct wire_kvs *ranges, size_t range_count,
+	struct queue_buffer *queue)
 {
+	size_t count = 0;
+
 	*queue = (struct queue_buffer){0};
-	queue->contenders = xzalloc(kvs->count * sizeof(queue->contenders[0]));
-	for (size_t i = 0; i < kvs->count; i++)
-		add_contender(etcd, path, &kvs->kv[i], queue);
+	for (size_t r = 0; r < range_count; r++)
+		count += ranges[r].count;
+	queue->contenders = xzalloc(count * sizeof(queue->contenders[0]));
+	for (size_t r = 0; r < range_count; r++) {
+		for (size_t i = 0; i < ranges[r].count; i++)
+			add_contender(op->etcd, op->path, &ranges[r].kv[i], queue);
+	}
 	qsort(queue->contenders, queue->count, sizeof(queue->contenders[0]), by_token);
 }
 
@@ -163,10 +169,10 @@ static int joined(struct etcd_op *op, const struct wire_result *result, struct q
 {
 	uint64_t token;
 
-	if (result->range_count != 1 || find_ours(op, result, &token) < 0)
+	if (result->range_count != op->range_count || find_ours(op, result, &token) < 0)
 		return -EIO;
 	placed(op->etcd, op->place, token);
-	read_queue(op->etcd, op->path, &result->ranges[0], queue);
+	read_queue(op, result->ranges, result->range_count, queue);
 	return queue->directory ? -EISDIR : 0;
 }
 
@@ -184,11 +190,32 @@ static void on_joined(struct etcd_op *op, int error, const struct wire_result *a
 	queue_buffer_fini(&queue);
 }
 
-void etcd_join(struct store *store, struct store_place *place, uint64_t known, store_queue_fn *fn,
-	void *user)
+/* etcd looks at every key of a range, so a crowd of ours is left out: we know it. */
+static void range_around_ours(struct wire_txn *txn, const struct etcd_op *op, const char *first,
+	const char *end, const struct wire_range_options *options)
 {
+	uint64_t lease = op->etcd->lease.id;
+	/* Those of our session have the lease and a dot in front; the slash comes behind the dot.
+	 */
+	cleanup(free_ptr) char *ours = xasprintf("%s%" PRIx64 ".", first, lease);
+	cleanup(free_ptr) char *ours_end = xasprintf("%s%" PRIx64 "/", first, lease);
+	cleanup(free_ptr) char *shared = xasprintf("%ss-%" PRIx64 ".", first, lease);
+	cleanup(free_ptr) char *shared_end = xasprintf("%ss-%" PRIx64 "/", first, lease);
+
+	wire_range(txn, op->key, NULL, options);
+	wire_range(txn, first, ours, options);
+	wire_range(txn, ours_end, shared, options);
+	wire_range(txn, shared_end, end, options);
+}
+
+void etcd_join(struct store *store, struct store_place *place, uint64_t known, size_t crowd,
+	store_queue_fn *fn, void *user)
+{
+	enum { CROWD = 32 };
 	struct etcd *etcd = etcd_of(store);
 	struct wire_txn txn = {0};
+	struct wire_range_options options = {
+		.keys_only = true, .created_from = known ? known + 1 : 0};
 	cleanup(free_ptr) char *first = key_first(etcd->prefix, place->path);
 	cleanup(free_ptr) char *end = key_end(etcd->prefix, place->path);
 
@@ -196,9 +223,11 @@ void etcd_join(struct store *store, struct store_place *place, uint64_t known, s
 	struct etcd_op *op = place_op(store, place, on_joined, user);
 	op->queue = fn;
 	put_place(&txn, op, place);
-	wire_range(&txn, first, end,
-		&(struct wire_range_options){
-			.keys_only = true, .created_from = known ? known + 1 : 0});
+	op->range_count = crowd > CROWD ? 4 : 1;
+	if (crowd > CROWD)
+		range_around_ours(&txn, op, first, end, &options);
+	else
+		wire_range(&txn, first, end, &options);
 	etcd_op_send_locks(op, &txn, ETCD_BATCH_JOIN, 0);
 }
 
@@ -220,7 +249,7 @@ static int tried(struct etcd_op *op, const struct wire_result *result)
 	}
 	if (result->range_count != 2)
 		return -EIO;
-	read_queue(op->etcd, op->path, &result->ranges[1], &queue);
+	read_queue(op, &result->ranges[1], 1, &queue);
 	bool directory = queue.directory;
 	queue_buffer_fini(&queue);
 	return directory ? -EISDIR : STORE_BUSY;
@@ -360,7 +389,7 @@ static void on_queue_read(struct etcd_op *op, int error, const struct wire_resul
 	if (!error && answer->range_count != 1)
 		error = -EIO;
 	if (!error)
-		read_queue(op->etcd, op->path, &answer->ranges[0], &queue);
+		read_queue(op, answer->ranges, 1, &queue);
 	struct store_queue view = {
 		.revision = answer->revision, .contenders = queue.contenders, .count = queue.count};
 	answer_queue(op, error, error ? NULL : &view);

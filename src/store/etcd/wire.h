@@ -114,7 +114,7 @@ struct wire_kvs {
 	bool more; /* the limit cut it */
 };
 
-enum { WIRE_MAX_RANGES = 2 };
+enum { WIRE_MAX_RANGES = 4 };
 
 struct wire_result {
 	uint64_t revision;

@@ -136,17 +136,15 @@ static struct rival *new_rival(struct world *world, const char *id, uint64_t tok
 	return &owned->rival;
 }
 
-/* What a read showed of others.  The engine is told of ours, but not of what they left over. */
+/* What a read showed, without what is ours, or was left over by somebody of ours. */
 static struct rival *rivals_of(struct mount *mount, const struct model_snapshot *seen)
 {
 	struct rival *rivals = NULL;
 
 	for (size_t i = seen->count; i-- > 0;) {
 		const struct model_place *place = &seen->places[i];
-		struct job *ours = job_find(mount, place->id);
-		if (ours && !ours->leaving)
-			lock_seen(&mount->lock, &ours->claim, place->token);
-		if (ours || (mount->session && place->session == mount->session))
+		if (job_find(mount, place->id) ||
+			(mount->session && place->session == mount->session))
 			continue;
 		struct rival *rival =
 			new_rival(mount->world, place->id, place->token, place->shared);

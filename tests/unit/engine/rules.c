@@ -90,11 +90,17 @@ static void check_foreign(struct world *world)
 	}
 }
 
-/* True if nothing that the engine knows of stands in the way. */
+/* True if nothing that the engine knows of stands in the way, or may do so. */
 static bool is_grantable(const struct lock *lock, const struct claim *claim)
 {
 	const struct lock_entry *e;
+	const struct claim *other;
 
+	DL_FOREACH(lock->joining, other) {
+		if (model_conflict(other->shared, claim->shared) && !other->canceled &&
+			other->asked_after < claim->token)
+			return false;
+	}
 	DL_FOREACH(lock->view, e) {
 		if (e->claim == claim)
 			return true;
@@ -129,9 +135,6 @@ static void check_view(const struct mount *mount)
 		require(world, e->token > token);
 		token = e->token;
 		if (!e->claim)
-			continue;
-		require(world, e->claim->in_view);
-		if (e->claim->state == CLAIM_JOINING)
 			continue;
 		require(world, !job_of(e->claim)->left);
 		require(world, e->claim->state == CLAIM_HELD || e->claim->state == CLAIM_WAITING);
@@ -181,7 +184,7 @@ static void check_mount(const struct mount *mount)
 
 	check_view(mount);
 	DL_FOREACH(mount->jobs, job) {
-		bool in_queue = job->claim.in_view;
+		bool in_queue = job->claim.state == CLAIM_HELD || job->claim.state == CLAIM_WAITING;
 		check_job(job);
 		jobs++;
 		in_view += in_queue;
@@ -221,7 +224,7 @@ static bool is_busy_here(const struct job *job)
 	const struct job *other;
 
 	DL_FOREACH(job->mount->jobs, other) {
-		if (other != job && other != job->replaces && other->claim.in_view &&
+		if (other != job && other != job->replaces && !other->left && other->placed &&
 			model_conflict(other->claim.shared, job->claim.shared))
 			return true;
 	}

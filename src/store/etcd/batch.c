@@ -16,7 +16,7 @@ enum {
 /* Operations under way together. */
 struct etcd_batch {
 	struct etcd_call call;
-	struct etcd *etcd;
+	struct etcd_line *line;
 	struct etcd_op **ops; /* in the order of their parts; NULL: dropped */
 	size_t *operations;   /* of each part */
 	size_t count, live;   /* of ops; of those that are not dropped */
@@ -25,11 +25,11 @@ struct etcd_batch {
 
 static void batch_free(struct etcd_batch *batch)
 {
-	struct etcd *etcd = batch->etcd;
+	struct etcd_line *line = batch->line;
 
 	etcd_call_cancel(&batch->call);
-	etcd->batches--;
-	loop_defer(etcd->loop, &etcd->batch_task);
+	line->batches--;
+	loop_defer(line->etcd->loop, &line->task);
 	free(batch->ops);
 	free(batch->operations);
 	free(batch);
@@ -105,7 +105,7 @@ static char *compose(struct etcd_call *call)
 
 static void add_to(struct etcd_batch *batch, struct etcd_op *op)
 {
-	DL_DELETE2(batch->etcd->waiting, op, waiting_prev, waiting_next);
+	DL_DELETE2(batch->line->waiting, op, waiting_prev, waiting_next);
 	op->batch = batch;
 	op->batch_place = batch->count;
 	batch->ops[batch->count++] = op;
@@ -119,17 +119,18 @@ static size_t weight_of(const struct etcd_op *op)
 	return operations ? operations : 1;
 }
 
-static struct etcd_batch *gather(struct etcd *etcd)
+static struct etcd_batch *gather(struct etcd_line *line)
 {
+	struct etcd *etcd = line->etcd;
 	struct etcd_batch *batch = xzalloc(sizeof(*batch));
 	struct path_use *uses = NULL;
 	struct etcd_op *op, *next;
 	size_t text = 0, operations = 0;
 
-	batch->etcd = etcd;
+	batch->line = line;
 	batch->ops = xzalloc(etcd->batch_max * sizeof(batch->ops[0]));
 	batch->operations = xzalloc(etcd->batch_max * sizeof(batch->operations[0]));
-	DL_FOREACH_SAFE2(etcd->waiting, op, next, waiting_next)
+	DL_FOREACH_SAFE2(line->waiting, op, next, waiting_next)
 	{
 		text += wire_part_size(&op->txn);
 		operations += weight_of(op);
@@ -148,18 +149,20 @@ static struct etcd_batch *gather(struct etcd *etcd)
 
 static void on_batch_done(struct etcd_call *call, int result, const char *body);
 
-void etcd_batch_pump(struct loop_task *task)
+/* Sends what has gathered, as far as the number of batches under way allows. */
+static void pump(struct loop_task *task)
 {
-	struct etcd *etcd = container_of(task, struct etcd, batch_task);
+	struct etcd_line *line = container_of(task, struct etcd_line, task);
+	struct etcd_client *client = line->etcd->client;
 
-	while (etcd->waiting && etcd->batches < WIDTH) {
-		struct etcd_batch *batch = gather(etcd);
-		etcd->batches++;
+	while (line->waiting && line->batches < WIDTH) {
+		struct etcd_batch *batch = gather(line);
+		line->batches++;
 		batch->call = (struct etcd_call){.rpc = "/v3/kv/txn",
 			.compose = compose,
-			.lane = ETCD_LANE_LOCKS,
+			.lane = line->lane,
 			.fn = on_batch_done};
-		etcd_call_start(etcd->client, &batch->call);
+		etcd_call_start(client, &batch->call);
 	}
 }
 
@@ -168,15 +171,15 @@ void etcd_batch_pump(struct loop_task *task)
 /* Back to where they came from: to go in smaller batches, or each alone. */
 static void take_apart(struct etcd_batch *batch, bool alone)
 {
-	struct etcd *etcd = batch->etcd;
+	struct etcd_line *line = batch->line;
 
 	for (size_t i = batch->count; i-- > 0;) {
 		struct etcd_op *op = batch->ops[i];
 		if (!op)
 			continue;
 		op->batch = NULL;
-		op->goes_alone = alone;
-		DL_PREPEND2(etcd->waiting, op, waiting_prev, waiting_next);
+		op->goes_alone = op->goes_alone || alone;
+		DL_PREPEND2(line->waiting, op, waiting_prev, waiting_next);
 	}
 	batch_free(batch);
 }
@@ -190,6 +193,7 @@ static void deliver(struct etcd_batch *batch, int result, const struct wire_resu
 		if (!op)
 			continue;
 		etcd_batch_drop(op);
+		op->attempts += batch->call.attempts;
 		op->fn(op, result, &answers[i]);
 	}
 	batch_free(batch);
@@ -199,11 +203,12 @@ static void on_batch_done(struct etcd_call *call, int result, const char *body)
 {
 	struct etcd_batch *batch = container_of(call, struct etcd_batch, call);
 	struct wire_result *answers = NULL;
+	struct etcd *etcd = batch->line->etcd;
 	size_t count = batch->count;
 
 	if (result == ETCD_NO_LEASE) {
 		/* Ends every operation of the session, and with them this batch. */
-		etcd_lease_gone(&batch->etcd->lease);
+		etcd_lease_gone(&etcd->lease);
 		return;
 	}
 	answers = xzalloc(count * sizeof(answers[0]));
@@ -212,8 +217,7 @@ static void on_batch_done(struct etcd_call *call, int result, const char *body)
 		result = -EIO;
 	if (result == ETCD_TOO_MANY && count > 1) {
 		/* Its administrator allows fewer than the default. */
-		size_t max = batch->etcd->batch_max / 2;
-		batch->etcd->batch_max = max ? max : 1;
+		etcd->batch_max = etcd->batch_max > 1 ? etcd->batch_max / 2 : 1;
 		take_apart(batch, false);
 	} else if (result && count > 1) {
 		/* Whom the refusal concerns will show when each goes alone. */
@@ -228,13 +232,23 @@ static void on_batch_done(struct etcd_call *call, int result, const char *body)
 
 /* --- the interface --- */
 
+void etcd_line_init(struct etcd_line *line, struct etcd *etcd, enum etcd_lane lane)
+{
+	*line = (struct etcd_line){.etcd = etcd, .lane = lane, .task.fn = pump};
+}
+
+void etcd_line_fini(struct etcd_line *line)
+{
+	loop_undefer(line->etcd->loop, &line->task);
+}
+
 void etcd_batch_add(struct etcd_op *op)
 {
-	struct etcd *etcd = op->etcd;
+	struct etcd_line *line = op->line;
 
 	op->is_batched = true;
-	DL_APPEND2(etcd->waiting, op, waiting_prev, waiting_next);
-	loop_defer(etcd->loop, &etcd->batch_task);
+	DL_APPEND2(line->waiting, op, waiting_prev, waiting_next);
+	loop_defer(op->etcd->loop, &line->task);
 }
 
 void etcd_batch_drop(struct etcd_op *op)
@@ -251,7 +265,7 @@ void etcd_batch_drop(struct etcd_op *op)
 		if (!batch->live && !batch->delivering)
 			batch_free(batch);
 	} else {
-		DL_DELETE2(op->etcd->waiting, op, waiting_prev, waiting_next);
+		DL_DELETE2(op->line->waiting, op, waiting_prev, waiting_next);
 	}
 	wire_txn_fini(&op->txn);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Group commit: operations on places travel together.
+ * Group commit: operations travel together.
  *
  * One alone goes out at once.  While a few are under way the next ones gather, and go together as
  * parts of one transaction; so the load itself makes the batches larger.  Each operation succeeds
@@ -19,19 +19,30 @@
 struct etcd;
 struct etcd_op;
 
+/* Where operations gather that may go together. */
+struct etcd_line {
+	struct etcd *etcd;
+	enum etcd_lane lane;
+	struct etcd_op *waiting;
+	unsigned int batches; /* under way */
+	struct loop_task task;
+};
+
 /* etcd's default for --max-txn-ops. */
 enum { ETCD_BATCH_MAX = 128 };
 
 /* What an operation can share a batch with, as to its own lock. */
 enum etcd_batch_kind {
-	ETCD_BATCH_SOLE = 0, /* with none */
-	ETCD_BATCH_JOIN = 1, /* with any but another new place */
-	ETCD_BATCH_ANY = 2,  /* with any */
+	ETCD_BATCH_SOLE = 0,  /* with none */
+	ETCD_BATCH_JOIN = 1,  /* with any but another new place */
+	ETCD_BATCH_ANY = 2,   /* with any */
+	ETCD_BATCH_ALONE = 4, /* with nothing, be it about another lock: the answer is large */
 };
 
-/* Puts op->txn on its way: op->fn gets the answer, later. */
+void etcd_line_init(struct etcd_line *line, struct etcd *etcd, enum etcd_lane lane);
+void etcd_line_fini(struct etcd_line *line);
+
+/* Puts op->txn on its way, in op->line: op->fn gets the answer, later. */
 void etcd_batch_add(struct etcd_op *op);
 /* The answer is not wanted any more; what was sent may still be carried out. */
 void etcd_batch_drop(struct etcd_op *op);
-/* Sends what has gathered, as far as the number of batches under way allows. */
-void etcd_batch_pump(struct loop_task *task);

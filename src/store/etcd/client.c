@@ -21,9 +21,8 @@ enum {
 	DISBELIEF = 1000,
 };
 
-/* How many requests a lane has in flight.  More only makes etcd slower for everybody. */
-static const unsigned int lane_width[ETCD_LANES] = {
-	[ETCD_LANE_LOCKS] = 16, [ETCD_LANE_NAMES] = 8, [ETCD_LANE_LEASE] = 4};
+/* How many requests a lane has in flight at most. */
+enum { LANE_WIDTH = 8 };
 
 struct lane {
 	struct http_pool *pool;
@@ -182,10 +181,6 @@ static void repeat(struct etcd_call *call)
 	struct etcd_client *client = call->client;
 
 	detach(call);
-	if (call->may_fail_fast && !client->reachable) {
-		finish(call, -EIO, NULL);
-		return;
-	}
 	unsigned int rounds = call->attempts / (unsigned int)client->endpoint_count;
 	bool pause = call->attempts % client->endpoint_count == 0;
 	enter(call, ETCD_CALL_PAUSED, loop_clock() + (pause ? etcd_backoff(rounds) : 0));
@@ -197,8 +192,7 @@ static void on_timer(struct loop_timer *timer)
 	struct etcd_call *call = container_of(timer, struct etcd_call, timer);
 	struct etcd_client *client = call->client;
 
-	if ((call->deadline && loop_clock() >= call->deadline) ||
-		(call->may_fail_fast && !client->reachable)) {
+	if (call->deadline && loop_clock() >= call->deadline) {
 		finish(call, -EIO, NULL);
 		return;
 	}
@@ -292,8 +286,10 @@ static void on_http_done(void *user, const struct http_result *result)
 static int attempt_timeout(const struct etcd_call *call, int64_t now)
 {
 	const struct etcd_client *client = call->client;
-	int64_t timeout = call->attempt_timeout ? call->attempt_timeout
-						: client->timeout / (int64_t)client->endpoint_count;
+	/* Less than the time that people wait: that an endpoint is silent is to be known by then.
+	 */
+	int64_t each = client->timeout * 4L / 5 / (int64_t)client->endpoint_count;
+	int64_t timeout = call->attempt_timeout ? call->attempt_timeout : each;
 
 	timeout = timeout < MIN_ATTEMPT ? MIN_ATTEMPT : timeout;
 	if (call->deadline && call->deadline - now < timeout)
@@ -342,7 +338,7 @@ static void pump(struct etcd_client *client, enum etcd_lane lane)
 {
 	struct lane *l = &client->lanes[lane];
 
-	while (l->queue && l->in_flight < lane_width[lane]) {
+	while (l->queue && l->in_flight < LANE_WIDTH) {
 		struct etcd_call *call = l->queue;
 		if (client->user && !client->authorization && !client->auth_off &&
 			call != &client->auth_call)
@@ -451,10 +447,6 @@ void etcd_call_start(struct etcd_client *client, struct etcd_call *call)
 	call->reauthenticated = false;
 	call->request = NULL;
 	call->timer = (struct loop_timer){.fn = on_timer};
-	if (call->may_fail_fast && !client->reachable) {
-		enter(call, ETCD_CALL_PAUSED, loop_clock());
-		return;
-	}
 	enter(call, ETCD_CALL_QUEUED, 0);
 	pump(client, call->lane);
 }

@@ -31,7 +31,7 @@ struct etcd_client_options {
  * Lanes have their own connections and their own queue, so that a renewal never waits for anything
  * and a lookup never waits behind a crowd of waiters.
  */
-enum etcd_lane { ETCD_LANE_LOCKS, ETCD_LANE_NAMES, ETCD_LANE_LEASE, ETCD_LANES };
+enum etcd_lane { ETCD_LANE_PLACES, ETCD_LANE_NAMES, ETCD_LANE_LEASE, ETCD_LANES };
 
 /* Outcomes of a call besides 0 and -errno. */
 enum { ETCD_NO_LEASE = 1, ETCD_COMPACTED = 2, ETCD_TOO_MANY = 3 };
@@ -47,8 +47,7 @@ struct etcd_call {
 	char *(*compose)(struct etcd_call *call);
 	enum etcd_lane lane;
 	int64_t deadline;    /* on loop_clock(); 0 = tries for ever */
-	int attempt_timeout; /* milliseconds; 0 = the client's timeout, shared by the endpoints */
-	bool may_fail_fast;  /* -EIO at once while the store is known to be down */
+	int attempt_timeout; /* milliseconds; 0 = the client's, shared by the endpoints */
 	etcd_call_fn *fn;
 
 	/* May be read in fn. */

@@ -49,17 +49,6 @@ static void on_verdict(struct loop_timer *timer)
 	op->fn(op, op->verdict, &no_answer);
 }
 
-static void on_op_done(struct etcd_call *call, int result, const char *body)
-{
-	struct etcd_op *op = container_of(call, struct etcd_op, call);
-
-	struct wire_result answer = {0};
-	if (result > 0 || (!result && wire_parse_txn(body, &answer) < 0))
-		result = -EIO;
-	op->fn(op, result, &answer);
-	wire_result_fini(&answer);
-}
-
 static void pronounce(struct etcd_op *op, int verdict, int after)
 {
 	op->timer.fn = on_verdict;
@@ -67,36 +56,48 @@ static void pronounce(struct etcd_op *op, int verdict, int after)
 	loop_timer_arm(op->etcd->loop, &op->timer, loop_clock() + after);
 }
 
-void etcd_op_send_locks(
-	struct etcd_op *op, struct wire_txn *txn, enum etcd_batch_kind kind, int timeout)
+static void op_send(struct etcd_op *op, struct etcd_line *line, struct wire_txn *txn,
+	enum etcd_batch_kind kind, bool timed)
+{
+	struct etcd_client *client = op->etcd->client;
+
+	op->line = line;
+	op->txn = *txn;
+	op->batch_kind = kind;
+	op->goes_alone = kind == ETCD_BATCH_ALONE;
+	if (timed)
+		pronounce(
+			op, -EIO, etcd_client_reachable(client) ? etcd_client_timeout(client) : 0);
+	etcd_batch_add(op);
+}
+
+static void send_place(
+	struct etcd_op *op, struct wire_txn *txn, enum etcd_batch_kind kind, bool timed)
 {
 	struct etcd *etcd = op->etcd;
 
 	op->of_session = true;
-	if (!etcd->lease.id) {
-		wire_txn_fini(txn);
-		pronounce(op, STORE_LOST, 0);
+	if (etcd->lease.id) {
+		op_send(op, &etcd->places_line, txn, kind, timed);
 		return;
 	}
-	op->txn = *txn;
-	op->batch_kind = kind;
-	if (timeout)
-		pronounce(op, -EIO, etcd_client_reachable(etcd->client) ? timeout : 0);
-	etcd_batch_add(op);
+	wire_txn_fini(txn);
+	pronounce(op, STORE_LOST, 0);
 }
 
-void etcd_op_send_names(struct etcd_op *op, struct wire_txn *txn)
+void etcd_op_send_timed(struct etcd_op *op, struct wire_txn *txn, enum etcd_batch_kind kind)
 {
-	struct etcd_client *client = op->etcd->client;
+	send_place(op, txn, kind, true);
+}
 
-	op->call = (struct etcd_call){.rpc = "/v3/kv/txn",
-		.body = wire_txn_body(txn),
-		.lane = ETCD_LANE_NAMES,
-		.deadline = loop_clock() + etcd_client_timeout(client),
-		.may_fail_fast = true,
-		.fn = on_op_done};
-	wire_txn_fini(txn);
-	etcd_call_start(client, &op->call);
+void etcd_op_send_steady(struct etcd_op *op, struct wire_txn *txn, enum etcd_batch_kind kind)
+{
+	send_place(op, txn, kind, false);
+}
+
+void etcd_op_send_names(struct etcd_op *op, struct wire_txn *txn, enum etcd_batch_kind kind)
+{
+	op_send(op, &op->etcd->names_line, txn, kind, true);
 }
 
 /* --- the session --- */
@@ -128,7 +129,6 @@ static void end_ops(struct etcd *etcd, bool of_session)
 	struct etcd_op *op;
 
 	while ((op = first_op(etcd, of_session))) {
-		etcd_call_cancel(&op->call);
 		etcd_batch_drop(op);
 		loop_timer_disarm(&op->timer);
 		op->fn(op, op->of_session ? STORE_LOST : -EIO, &no_answer);
@@ -187,7 +187,7 @@ static void delete_orphan(struct etcd *etcd, const char *path, const char *id)
 	log_info("a left-over key of lock %s is deleted", path);
 	op->key = key_place(etcd->prefix, path, id);
 	wire_delete(&txn, op->key);
-	etcd_op_send_locks(op, &txn, ETCD_BATCH_ANY, etcd_client_timeout(etcd->client));
+	etcd_op_send_timed(op, &txn, ETCD_BATCH_ANY);
 }
 
 static bool sequence_of(const char *id, uint64_t *sequence)
@@ -383,7 +383,8 @@ static void etcd_free(struct store *store)
 	etcd_watch_fini(&etcd->watch);
 	etcd_lease_fini(&etcd->lease);
 	etcd_client_free(etcd->client);
-	loop_undefer(etcd->loop, &etcd->batch_task);
+	etcd_line_fini(&etcd->places_line);
+	etcd_line_fini(&etcd->names_line);
 	free(etcd->prefix);
 	free(etcd);
 }
@@ -474,7 +475,8 @@ struct store *etcd_new(struct loop *loop, const struct etcd_options *options)
 	etcd->loop = loop;
 	etcd->prefix = xstrdup(options->prefix);
 	etcd->batch_max = ETCD_BATCH_MAX;
-	etcd->batch_task.fn = etcd_batch_pump;
+	etcd_line_init(&etcd->places_line, etcd, ETCD_LANE_PLACES);
+	etcd_line_init(&etcd->names_line, etcd, ETCD_LANE_NAMES);
 	etcd->check_timer.fn = on_check_due;
 	etcd->start_timer.fn = on_start_timeout;
 	etcd_lease_init(&etcd->lease, loop, etcd->client, options->ttl, on_lease_state);

@@ -25,10 +25,8 @@ struct etcd {
 	uint64_t clock;             /* counts placements, for the comparison with etcd's list */
 	struct etcd_op *ops;        /* under way */
 
-	struct etcd_op *waiting; /* of the session, for a batch */
-	unsigned int batches;    /* under way */
-	size_t batch_max;        /* operations in one */
-	struct loop_task batch_task;
+	struct etcd_line places_line, names_line;
+	size_t batch_max; /* operations in one transaction */
 
 	struct loop_timer check_timer;
 	struct etcd_call check_call;
@@ -52,9 +50,10 @@ struct etcd_op {
 	etcd_op_fn *fn;
 	struct etcd_op *prev, *next; /* in etcd->ops */
 
-	struct etcd_call call; /* of one that is not of the session */
+	bool of_session;       /* answered with STORE_LOST when the session is lost */
+	unsigned int attempts; /* how often it was sent */
 
-	bool of_session;         /* answered with STORE_LOST when the session is lost */
+	struct etcd_line *line;
 	struct wire_txn txn;     /* while it waits for a batch or is in one */
 	bool is_batched;         /* it does */
 	struct loop_timer timer; /* answers it with `verdict` if nothing else does */
@@ -63,7 +62,7 @@ struct etcd_op {
 	bool goes_alone;
 	struct etcd_batch *batch; /* NULL: it waits for one */
 	size_t batch_place;
-	struct etcd_op *waiting_prev, *waiting_next; /* in etcd->waiting */
+	struct etcd_op *waiting_prev, *waiting_next; /* in line->waiting */
 
 	struct store_place *place; /* borrowed */
 	char *path, *key, *id;     /* owned */
@@ -100,16 +99,15 @@ static inline struct etcd *etcd_of(struct store *store)
 struct etcd_op *etcd_op_new(struct etcd *etcd, const char *path, etcd_op_fn *fn, void *user);
 void etcd_op_free(struct etcd_op *op);
 
-/* Both take the transaction over. */
-
 /*
- * For operations on places, which need the session.  With a timeout it gives up after that, or at
- * once if the store is down; without (0) never.
+ * All take the transaction over.  With a timeout an operation gives up after that, or at once while
+ * the store is known not to answer; else never.
  */
-void etcd_op_send_locks(
-	struct etcd_op *op, struct wire_txn *txn, enum etcd_batch_kind kind, int timeout);
-/* For reading and directories: gives up after the timeout, or at once if the store is down. */
-void etcd_op_send_names(struct etcd_op *op, struct wire_txn *txn);
+/* For operations on places, which need the session: with and without a timeout. */
+void etcd_op_send_timed(struct etcd_op *op, struct wire_txn *txn, enum etcd_batch_kind kind);
+void etcd_op_send_steady(struct etcd_op *op, struct wire_txn *txn, enum etcd_batch_kind kind);
+/* For reading and directories; with a timeout. */
+void etcd_op_send_names(struct etcd_op *op, struct wire_txn *txn, enum etcd_batch_kind kind);
 
 /* The store does not have that place of ours any more: tells its owner, unless it is known. */
 void etcd_place_gone(struct etcd *etcd, const char *id);

@@ -104,7 +104,7 @@ static void send_lookup(struct etcd_op *op, unsigned int limit)
 	wire_txn_else(&txn);
 	wire_range(&txn, first, *op->path ? end : NULL,
 		&(struct wire_range_options){.by_creation = true, .limit = limit});
-	etcd_op_send_names(op, &txn);
+	etcd_op_send_names(op, &txn, ETCD_BATCH_ANY);
 }
 
 void etcd_lookup(struct store *store, const char *path, store_view_fn *fn, void *user)
@@ -171,7 +171,7 @@ void etcd_describe(
 	op->describe = fn;
 	op->room = room;
 	wire_range(&txn, first, end, &(struct wire_range_options){.by_creation = true});
-	etcd_op_send_names(op, &txn);
+	etcd_op_send_names(op, &txn, ETCD_BATCH_ALONE);
 }
 
 /* --- listing a directory --- */
@@ -251,7 +251,7 @@ static void send_list(struct etcd_op *op)
 
 	wire_range(&txn, from, end,
 		&(struct wire_range_options){.keys_only = true, .limit = LIST_PAGE});
-	etcd_op_send_names(op, &txn);
+	etcd_op_send_names(op, &txn, ETCD_BATCH_ALONE);
 }
 
 void etcd_list(struct store *store, const char *path, store_list_fn *fn, void *user)
@@ -291,7 +291,7 @@ void etcd_mkdir(struct store *store, const char *path, const struct store_direct
 	wire_put(&txn, first, value, 0);
 	wire_txn_else(&txn);
 	wire_range(&txn, first, NULL, &(struct wire_range_options){0});
-	etcd_op_send_names(op, &txn);
+	etcd_op_send_names(op, &txn, ETCD_BATCH_SOLE);
 }
 
 static void on_removed(struct etcd_op *op, int error, const struct wire_result *answer)
@@ -301,7 +301,7 @@ static void on_removed(struct etcd_op *op, int error, const struct wire_result *
 		if (answer->ranges[0].count)
 			error = -ENOTEMPTY;
 		else
-			error = op->call.attempts > 1 ? 0 : -ENOENT;
+			error = op->attempts > 1 ? 0 : -ENOENT;
 	}
 	answer_done(op, error);
 }
@@ -321,7 +321,7 @@ void etcd_rmdir(struct store *store, const char *path, store_done_fn *fn, void *
 	wire_delete(&txn, first);
 	wire_txn_else(&txn);
 	wire_range(&txn, first, end, &(struct wire_range_options){.keys_only = true, .limit = 1});
-	etcd_op_send_names(op, &txn);
+	etcd_op_send_names(op, &txn, ETCD_BATCH_SOLE);
 }
 
 static void send_change(struct etcd_op *op);
@@ -372,7 +372,7 @@ static void on_read_for_change(struct etcd_op *op, int error, const struct wire_
 	wire_if_modified(&txn, op->key, own->count ? own->kv[0].modified : 0);
 	wire_put(&txn, op->key, value, 0);
 	op->fn = on_changed;
-	etcd_op_send_names(op, &txn);
+	etcd_op_send_names(op, &txn, ETCD_BATCH_SOLE);
 }
 
 static void send_change(struct etcd_op *op)
@@ -383,7 +383,7 @@ static void send_change(struct etcd_op *op)
 	wire_range(&txn, op->key, NULL, &(struct wire_range_options){0});
 	wire_range(&txn, op->key, end, &(struct wire_range_options){.keys_only = true, .limit = 1});
 	op->fn = on_read_for_change;
-	etcd_op_send_names(op, &txn);
+	etcd_op_send_names(op, &txn, ETCD_BATCH_SOLE);
 }
 
 void etcd_change(struct store *store, const char *path, unsigned int mask,

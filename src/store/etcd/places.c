@@ -228,7 +228,7 @@ void etcd_join(struct store *store, struct store_place *place, uint64_t known, s
 		range_around_ours(&txn, op, first, end, &options);
 	else
 		wire_range(&txn, first, end, &options);
-	etcd_op_send_locks(op, &txn, ETCD_BATCH_JOIN, 0);
+	etcd_op_send_steady(op, &txn, ETCD_BATCH_JOIN);
 }
 
 /* --- trying --- */
@@ -311,7 +311,7 @@ void etcd_try(struct store *store, struct store_place *place, const struct store
 	wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
 	wire_range(&txn, first, end,
 		&(struct wire_range_options){.keys_only = true, .by_creation = true, .limit = 1});
-	etcd_op_send_locks(op, &txn, ETCD_BATCH_SOLE, etcd_client_timeout(etcd->client));
+	etcd_op_send_timed(op, &txn, ETCD_BATCH_SOLE);
 }
 
 /* --- leaving --- */
@@ -333,7 +333,7 @@ void etcd_leave(struct store *store, struct store_place *place, store_done_fn *f
 	op->done = fn;
 	place->leaving = true;
 	wire_delete(&txn, op->key);
-	etcd_op_send_locks(op, &txn, ETCD_BATCH_ANY, 0);
+	etcd_op_send_steady(op, &txn, ETCD_BATCH_ANY);
 }
 
 /* --- confirming and writing --- */
@@ -366,7 +366,7 @@ void etcd_confirm(struct store *store, struct store_place *place, store_done_fn 
 
 	op->done = fn;
 	wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
-	etcd_op_send_locks(op, &txn, ETCD_BATCH_ANY, etcd_client_timeout(op->etcd->client));
+	etcd_op_send_timed(op, &txn, ETCD_BATCH_ANY);
 }
 
 void etcd_write(struct store *store, struct store_place *place, store_done_fn *fn, void *user)
@@ -377,7 +377,7 @@ void etcd_write(struct store *store, struct store_place *place, store_done_fn *f
 	op->done = fn;
 	wire_if_created(&txn, op->key, place->token);
 	put_place(&txn, op, place);
-	etcd_op_send_locks(op, &txn, ETCD_BATCH_SOLE, etcd_client_timeout(op->etcd->client));
+	etcd_op_send_timed(op, &txn, ETCD_BATCH_SOLE);
 }
 
 /* --- reading a queue --- */
@@ -406,5 +406,5 @@ void etcd_queue(struct store *store, const char *path, store_queue_fn *fn, void 
 
 	op->queue = fn;
 	wire_range(&txn, first, end, &(struct wire_range_options){.keys_only = true});
-	etcd_op_send_names(op, &txn);
+	etcd_op_send_names(op, &txn, ETCD_BATCH_ALONE);
 }

@@ -110,6 +110,7 @@ static void on_signal(void *user, int signal)
 {
 	struct program *program = user;
 
+	log_info("ends by signal %d (%s)", signal, strsignal(signal));
 	/* The second one means it. */
 	if (program->stopping)
 		loop_stop(program->loop);
@@ -299,11 +300,24 @@ static int serve_in_background(struct program *program)
 	return serve(program);
 }
 
+/* What is opened must not get the number of a standard stream, which others would then write to. */
+static void open_standard_streams(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	struct program program = {.ready_fd = -1};
 	int status = EXIT_SUCCESS;
 
+	open_standard_streams();
 	setvbuf(stderr, NULL, _IOLBF, 0);
 	if (options_parse(&program.options, argc, argv) < 0)
 		status = EXIT_FAILURE;

@@ -81,6 +81,13 @@ bool proc_is_alive(pid_t pid)
 	return pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
 }
 
+pid_t proc_parent(pid_t pid)
+{
+	cleanup(close_file) FILE *status = open_proc(pid, "status");
+
+	return status ? (pid_t)read_field(status, "PPid:", 10, 0) : 0;
+}
+
 /* --- mounts --- */
 
 /* mountinfo writes blanks and such as octal escapes. */

@@ -23,6 +23,9 @@ void proc_identify(pid_t tid, struct proc_identity *identity);
 
 bool proc_is_alive(pid_t pid);
 
+/* 0 if it has none, or is not visible. */
+pid_t proc_parent(pid_t pid);
+
 /*
  * The device of what is mounted at that path, as it stands in our own mountinfo.  The last one
  * mounted there counts.  Returns false if nothing is.

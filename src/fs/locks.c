@@ -34,23 +34,36 @@ struct signaling {
 	unsigned int count;
 };
 
-/*
- * True if the process has the file open only to wait for the lock, or to look at it: it opened
- * other handles of it and none of the hold's.
- */
-static bool is_bystander(const struct hold *hold, pid_t pid)
+enum opened { OPENED_NOTHING, OPENED_ANOTHER, OPENED_THIS };
+
+/* Whether it opened a handle of the hold, or only others of the file. */
+static enum opened what_was_opened(const struct hold *hold, pid_t pid)
 {
 	const struct handle *handle;
-	bool other = false;
+	enum opened opened = OPENED_NOTHING;
 
 	DL_FOREACH(hold->node->handles, handle) {
 		if (handle->opener.pid != pid)
 			continue;
 		if (has_stake_of(hold, handle))
-			return false;
-		other = true;
+			return OPENED_THIS;
+		opened = OPENED_ANOTHER;
 	}
-	return other;
+	return opened;
+}
+
+/*
+ * True if the process has the file open only to wait for the lock, or to look at it.  What it did
+ * not open itself it has from the nearest of its parents that did.
+ */
+static bool is_bystander(const struct hold *hold, pid_t pid)
+{
+	for (; pid > 1; pid = proc_parent(pid)) {
+		enum opened opened = what_was_opened(hold, pid);
+		if (opened != OPENED_NOTHING)
+			return opened == OPENED_ANOTHER;
+	}
+	return false;
 }
 
 static void send_signal(struct signaling *signaling, pid_t pid)

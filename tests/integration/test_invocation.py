@@ -231,6 +231,16 @@ def test_background(lab, place, background):
     assert lab.etcd.count(key) == 0
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams(lab, place, background, closed):
+    """Started by something that closes descriptors: it mounts all the same."""
+    checked("bash", "-c", f'"$@" {closed}', "bash", BINARY, source(lab), place)
+    works(place)
+    pid = background()
+    checked("fusermount3", "-u", place)
+    wait_until(lambda: gone(pid), SOON)
+
+
 def test_background_daemon_ends_with_sigterm(lab, place, background):
     """SIGTERM ends a daemon in the background and its mount."""
     assert latchfs(source(lab), place).returncode == 0

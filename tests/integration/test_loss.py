@@ -232,6 +232,21 @@ def test_on_loss_signals_the_holder(lab, number):
     assert bystander.ended() is None
 
 
+def test_on_loss_spares_who_waits_or_looks(lab):
+    """A script that waits by a helper, and the child of one that looks, are no holders."""
+    mount = lab.mount("on_loss=kill").expect()
+    holder = lab.holder("flock", mount / "x", "sh", "-c", "echo held; sleep 1000").await_held()
+    waiter = lab.holder("bash", "-c", 'exec 9<>"$1"; flock 9 || exit 1; echo granted; read -r',
+                        "bash", mount / "x")
+    looker = lab.holder("bash", "-c", 'exec 8<"$1"; sleep 1000 & echo looks; wait $!; exit 3',
+                        "bash", mount / "x").await_held()
+    lab.etcd.delete(lab.await_keys("x", 2)[0].name)
+    assert holder.exit_status() != 0
+    waiter.await_held()
+    assert looker.process.poll() is None
+    assert waiter.release() == 1  # what read says at the end of input
+
+
 def test_on_loss_ends_a_job_run_by_flock(lab):
     """`flock FILE job` with on_loss=term: the job itself is ended, as its lock is gone."""
     mount = lab.mount("on_loss=term").expect()

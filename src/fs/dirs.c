@@ -51,7 +51,7 @@ static void prepare_mkdir(struct request *request)
 	if (node_policy(request->node).names == STORE_NAMES_ALWAYS)
 		reply_error(request, -EEXIST);
 	else
-		step_settled(request, send_mkdir);
+		step_settled(request, false, send_mkdir);
 }
 
 void fs_mkdir(struct request *request, struct node *parent, const char *name, mode_t mode)
@@ -92,7 +92,7 @@ static void check_rmdir(struct request *request)
 	if (error)
 		reply_error(request, error);
 	else
-		step_settled_below(request, send_rmdir);
+		step_settled(request, true, send_rmdir);
 }
 
 void fs_rmdir(struct request *request, struct node *parent, const char *name)
@@ -185,5 +185,5 @@ void fs_readdir(struct request *request, struct handle *handle, size_t size, off
 		return;
 	}
 	request->path = xstrdup(handle->node->path);
-	step_settled_below(request, list);
+	list(request);
 }

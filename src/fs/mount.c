@@ -582,8 +582,11 @@ int mount_attach(struct mount *mount)
 	const char *where = mount->fs.options.mount_point;
 	dev_t device;
 
+	last_message[0] = '\0';
 	if (fuse_session_mount(mount->session, where) != 0) {
-		log_error("can't mount at %s: %s", where, last_message);
+		/* Else fusermount3, which mounts for who is not root, has said it itself. */
+		if (*last_message)
+			log_error("can't mount at %s: %s", where, last_message);
 		return -EIO;
 	}
 	if (proc_mount_device(where, &device))

@@ -42,6 +42,8 @@ struct request {
 	off_t offset;
 	char *data; /* owned */
 	struct store_directory directory;
+	uint64_t leaves; /* locks given back when it began */
+	bool below;      /* it is about all that is below the path */
 
 	/* Of a lock that is being taken. */
 	struct holding *holding; /* NULL when its answer has come */

@@ -76,49 +76,37 @@ void step_permitted(struct request *request, int mask, request_fn *next)
 
 /* --- what is being given back --- */
 
+static void settle(struct request *request);
+
 static void on_settled(void *user, int result)
 {
 	struct request *request = user;
+	struct store *store = request->fs->store;
 
-	if (result)
-		reply_error(request, result);
+	if (store->ops->reachable(store))
+		settle(request);
+	else
+		reply_error(request, -EIO);
+}
+
+static void settle(struct request *request)
+{
+	struct holding *leaving = lockspace_leaving(
+		request->fs->space, request->path, request->below, request->leaves);
+
+	if (leaving)
+		lockspace_await(leaving, on_settled, request);
 	else
 		request->next(request);
 }
 
-void step_settled(struct request *request, request_fn *next)
+void step_settled(struct request *request, bool below, request_fn *next)
 {
-	struct lockspace *space = request->fs->space;
-
-	if (!lockspace_is_leaving(space, request->path)) {
-		next(request);
-		return;
-	}
+	/* Where locks come and go all the time there would be no end of new ones. */
+	request->leaves = lockspace_leaves(request->fs->space);
+	request->below = below;
 	request->next = next;
-	lockspace_settle(space, request->path, on_settled, request);
-}
-
-static void on_settled_below(void *user, int result)
-{
-	struct request *request = user;
-
-	if (result)
-		reply_error(request, result);
-	else
-		step_settled_below(request, request->next);
-}
-
-void step_settled_below(struct request *request, request_fn *next)
-{
-	struct lockspace *space = request->fs->space;
-	const char *leaving = lockspace_leaving_below(space, request->path);
-
-	if (!leaving) {
-		next(request);
-		return;
-	}
-	request->next = next;
-	lockspace_settle(space, leaving, on_settled_below, request);
+	settle(request);
 }
 
 /* --- names --- */

@@ -13,11 +13,11 @@
  */
 void step_permitted(struct request *request, int mask, request_fn *next);
 
-/* With all locks of request->path given back that are just being given back here. */
-void step_settled(struct request *request, request_fn *next);
-
-/* The same for everything below request->path, a directory. */
-void step_settled_below(struct request *request, request_fn *next);
+/*
+ * With all locks given back that are just being given back here: of request->path, or, if `below`,
+ * of everything below it.
+ */
+void step_settled(struct request *request, bool below, request_fn *next);
 
 /* 0 or -EACCES: what the mode of the directory, as it was read last, lets the caller do. */
 int check_permission(const struct request *request, const struct node *directory, int mask);

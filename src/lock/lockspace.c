@@ -22,8 +22,7 @@ struct named_lock {
 	struct lock lock;
 	struct lockspace *space;
 	char *path;
-	bool is_read;            /* a read of the queue is under way */
-	struct waiter *settlers; /* wait for all that leaves to have left */
+	bool is_read; /* a read of the queue is under way */
 	UT_hash_handle hh;
 };
 
@@ -45,8 +44,9 @@ struct holding {
 	struct holding *prev, *next; /* in space->answers */
 	struct holding *all_prev, *all_next;
 	struct holding *leaving_prev, *leaving_next;
+	uint64_t leave; /* its number */
 
-	struct waiter *released; /* waits for the place to be left; at most one */
+	struct waiter *released; /* wait for the place to be left */
 	uint64_t version;        /* of the record */
 	uint64_t writing;        /* version that is on its way to the store; 0 = none */
 	struct waiter *writers;
@@ -60,6 +60,7 @@ struct lockspace {
 	struct holding *answers;
 	struct holding *all;
 	struct holding *leaving; /* whose place is being given back */
+	uint64_t leaves;         /* so far */
 	struct loop_task deliver;
 	struct waiter *done; /* to be told 0 in the next turn */
 	bool suspended;
@@ -146,8 +147,6 @@ static struct named_lock *get_named(struct lockspace *space, const char *path)
 /* To be called at the end of whatever may have ended the last thing that went on with the name. */
 static void named_settled(struct named_lock *named)
 {
-	if (!named->lock.leaving)
-		tell_later(named->space, &named->settlers);
 	if (named->lock.claims || named->is_read)
 		return;
 	HASH_DEL(named->space->locks, named);
@@ -232,6 +231,7 @@ static void op_leave(struct claim *claim)
 	struct holding *holding = holding_of(claim);
 	struct store *store = holding->space->store;
 
+	holding->leave = ++holding->space->leaves;
 	DL_APPEND2(holding->space->leaving, holding, leaving_prev, leaving_next);
 	store->ops->leave(store, &holding->place, on_left, holding);
 }
@@ -411,16 +411,12 @@ static void on_removed(void *user, const char *path, const char *id, uint64_t re
 static void on_reachable(void *user, bool reachable)
 {
 	struct lockspace *space = user;
-	struct named_lock *named, *next;
 	struct holding *holding;
 
 	if (reachable)
 		return;
 	DL_FOREACH2(space->leaving, holding, leaving_next) {
 		tell_later(space, &holding->released);
-	}
-	HASH_ITER(hh, space->locks, named, next) {
-		tell_waiters(&named->settlers, UINT64_MAX, -EIO);
 	}
 }
 
@@ -472,7 +468,6 @@ void lockspace_free(struct lockspace *space)
 	HASH_ITER(hh, space->locks, named, next) {
 		HASH_DEL(space->locks, named);
 		lock_fini(&named->lock);
-		free_waiters(&named->settlers);
 		free(named->path);
 		free(named);
 	}
@@ -539,16 +534,21 @@ void lockspace_cancel(struct holding *holding)
 	named_settled(named);
 }
 
+void lockspace_await(struct holding *leaving, lockspace_done_fn *on_done, void *user)
+{
+	struct lockspace *space = leaving->space;
+
+	add_waiter(&leaving->released, on_done, user, 0);
+	if (!space->store->ops->reachable(space->store))
+		tell_later(space, &leaving->released);
+}
+
 void lockspace_release(struct holding *holding, lockspace_done_fn *on_done, void *user)
 {
 	struct named_lock *named = holding->named;
-	struct lockspace *space = holding->space;
 
-	if (on_done) {
-		add_waiter(&holding->released, on_done, user, 0);
-		if (!space->store->ops->reachable(space->store))
-			tell_later(space, &holding->released);
-	}
+	if (on_done)
+		lockspace_await(holding, on_done, user);
 	lock_leave(&named->lock, &holding->claim, -EINTR);
 	named_settled(named);
 }
@@ -642,36 +642,25 @@ struct holding *lockspace_find(struct lockspace *space, const char *path)
 	return claim ? holding_of(claim) : NULL;
 }
 
-bool lockspace_is_leaving(struct lockspace *space, const char *path)
+uint64_t lockspace_leaves(const struct lockspace *space)
 {
-	struct named_lock *named = find_named(space, path);
-
-	return named && named->lock.leaving;
+	return space->leaves;
 }
 
-void lockspace_settle(
-	struct lockspace *space, const char *path, lockspace_done_fn *on_done, void *user)
+struct holding *lockspace_leaving(
+	struct lockspace *space, const char *path, bool below, uint64_t leaves)
 {
-	struct named_lock *named = find_named(space, path);
-	struct waiter *now = NULL;
-
-	if (named && named->lock.leaving) {
-		add_waiter(&named->settlers, on_done, user, 0);
-		return;
-	}
-	add_waiter(&now, on_done, user, 0);
-	tell_later(space, &now);
-}
-
-const char *lockspace_leaving_below(struct lockspace *space, const char *directory)
-{
-	size_t length = strlen(directory);
+	size_t length = strlen(path);
 	struct holding *holding;
 
 	DL_FOREACH2(space->leaving, holding, leaving_next) {
-		const char *path = holding->named->path;
-		if (!length || (strncmp(path, directory, length) == 0 && path[length] == '/'))
-			return path;
+		const char *its_path = holding->named->path;
+		if (holding->leave > leaves)
+			break;
+		if (below ? !length || (strncmp(its_path, path, length) == 0 &&
+					       its_path[length] == '/')
+			  : strcmp(its_path, path) == 0)
+			return holding;
 	}
 	return NULL;
 }

@@ -81,13 +81,13 @@ bool lockspace_is_held(const struct holding *holding);
 /* The holding of a place that the store speaks of. */
 struct holding *lockspace_holding_of(struct store_place *place);
 
+/* How many locks were given back so far. */
+uint64_t lockspace_leaves(const struct lockspace *space);
 /*
- * True if locks of that name are just being given back.  Then whoever wants to know what the store
- * says waits with lockspace_settle: 0, or -EIO if the store is not reachable.
+ * One of the first so many that the store has not confirmed yet: of the name `path`, or of any name
+ * below it ("" = the root); or NULL.
  */
-bool lockspace_is_leaving(struct lockspace *space, const char *path);
-void lockspace_settle(
-	struct lockspace *space, const char *path, lockspace_done_fn *on_done, void *user);
-
-/* A name below that directory ("" = the root) that is just being given back, or NULL; borrowed. */
-const char *lockspace_leaving_below(struct lockspace *space, const char *directory);
+struct holding *lockspace_leaving(
+	struct lockspace *space, const char *path, bool below, uint64_t leaves);
+/* Waits until the store has confirmed that, or stops answering; told 0 in both cases. */
+void lockspace_await(struct holding *leaving, lockspace_done_fn *on_done, void *user);

@@ -194,7 +194,7 @@ struct store_ops {
 	/* The caller found by reading that it was not told of something: listen anew. */
 	void (*deaf)(struct store *store);
 
-	/* Neither shows places of ours that are being given back. */
+	/* These do not show places of ours that are being given back. */
 	void (*lookup)(struct store *store, const char *path, store_view_fn *fn, void *user);
 	/* room: the most bytes that the queue's text may have. */
 	void (*describe)(struct store *store, const char *path, size_t room, store_describe_fn *fn,

@@ -19,6 +19,7 @@ enum {
 	/* A broken connection is no evidence that etcd is down, unless nothing else comes for so
 	   long. */
 	DISBELIEF = 1000,
+	SILENCE = 60 * 1000, /* between two complaints of the same */
 };
 
 /* How many requests a lane has in flight at most. */
@@ -55,6 +56,9 @@ struct etcd_client {
 	unsigned int token_generation; /* counts tokens */
 	struct etcd_call auth_call;
 	struct etcd_call *parked; /* calls that wait for a token */
+
+	char complaint[REASON_SIZE]; /* what was logged last of a refusal, and when */
+	int64_t complained_at;
 };
 
 int etcd_backoff(unsigned int failures)
@@ -209,6 +213,18 @@ static void park(struct etcd_call *call)
 	authenticate(call->client);
 }
 
+/* The same every time would be one line for each request. */
+static void complain(struct etcd_client *client, const char *what, const struct wire_error *error)
+{
+	int64_t now = loop_clock();
+
+	if (strcmp(client->complaint, error->message) == 0 && now - client->complained_at < SILENCE)
+		return;
+	copy_string(client->complaint, sizeof(client->complaint), error->message);
+	client->complained_at = now;
+	log_warning("%s: %s", what, error->message);
+}
+
 static void handle_refusal(struct etcd_call *call, int status, const char *body)
 {
 	struct etcd_client *client = call->client;
@@ -230,11 +246,11 @@ static void handle_refusal(struct etcd_call *call, int status, const char *body)
 			pump(client, call->lane);
 			return;
 		}
-		log_warning("etcd refuses: %s", error.message);
+		complain(client, "etcd refuses", &error);
 		finish(call, -EACCES, NULL);
 		return;
 	case WIRE_ERROR_REFUSED:
-		log_warning("etcd refuses: %s", error.message);
+		complain(client, "etcd refuses", &error);
 		finish(call, -EACCES, NULL);
 		return;
 	case WIRE_ERROR_NO_LEASE:
@@ -250,7 +266,7 @@ static void handle_refusal(struct etcd_call *call, int status, const char *body)
 		finish(call, call == &client->auth_call ? 0 : -EIO, NULL);
 		return;
 	case WIRE_ERROR_FULL:
-		log_warning("etcd is full: %s", error.message);
+		complain(client, "etcd is full", &error);
 		finish(call, -ENOSPC, NULL);
 		return;
 	case WIRE_ERROR_TOO_LARGE:

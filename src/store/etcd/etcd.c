@@ -175,6 +175,9 @@ void etcd_place_gone(struct etcd *etcd, const char *id)
 
 static void on_orphan_deleted(struct etcd_op *op, int result, const struct wire_result *answer)
 {
+	/* One that was given back while its lease's keys were listed has gone by itself. */
+	if (answer->ranges[0].count)
+		log_info("a left-over key of lock %s was deleted", op->path);
 	etcd_op_free(op);
 }
 
@@ -184,8 +187,8 @@ static void delete_orphan(struct etcd *etcd, const char *path, const char *id)
 	struct wire_txn txn = {0};
 	struct etcd_op *op = etcd_op_new(etcd, path, on_orphan_deleted, NULL);
 
-	log_info("a left-over key of lock %s is deleted", path);
 	op->key = key_place(etcd->prefix, path, id);
+	wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
 	wire_delete(&txn, op->key);
 	etcd_op_send_timed(op, &txn, ETCD_BATCH_ANY);
 }

@@ -202,7 +202,9 @@ static void list_key(struct etcd_op *op, const struct wire_kv *kv)
 
 	if (!slash || slash == below || slash - below > NAME_MAX)
 		return;
-	add_name(op, below, (size_t)(slash - below), slash[1] == '\0' || strchr(slash + 1, '/'));
+	bool directory = slash[1] == '\0' || strchr(slash + 1, '/');
+	if (directory || !etcd_is_left_over(op->etcd, slash + 1, kv))
+		add_name(op, below, (size_t)(slash - below), directory);
 }
 
 static void answer_list(struct etcd_op *op, int result)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "store/etcd/wire.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -239,6 +240,7 @@ static const struct {
 	{"revision of auth store is old", WIRE_ERROR_TOKEN},
 	{"auth revision", WIRE_ERROR_TOKEN},
 	{"authentication failed", WIRE_ERROR_REFUSED},
+	{"CommonName of client", WIRE_ERROR_REFUSED},
 	{"permission denied", WIRE_ERROR_REFUSED},
 	{"too many requests", WIRE_ERROR_RETRY},
 	{"no leader", WIRE_ERROR_RETRY},
@@ -284,8 +286,18 @@ void wire_parse_error(const char *body, int status, struct wire_error *error)
 
 	if (!message)
 		message = json_string(json, "error");
-	cleanup(free_ptr) char *fallback = xasprintf("HTTP status %d", status);
-	set_error(error, message ? message : fallback, json_u64(json, "code"), status);
+	if (message) {
+		set_error(error, message, json_u64(json, "code"), status);
+		return;
+	}
+	cleanup(free_ptr) char *text = xasprintf("HTTP status %d: %.*s", status, 120, body);
+	for (char *c = text; *c; c++) {
+		if (!isprint((unsigned char)*c))
+			*c = ' ';
+	}
+	for (size_t n = strlen(text); n && strchr(" :", text[n - 1]); n--)
+		text[n - 1] = '\0';
+	set_error(error, text, 0, status);
 }
 
 /* --- answers --- */

@@ -203,6 +203,11 @@ void loop_run_deadlines(struct loop *loop)
 	}
 }
 
+static bool is_due(const struct loop *loop)
+{
+	return loop->timers && loop->heap[0]->deadline <= loop_clock();
+}
+
 static void set_timer_fd(struct loop *loop)
 {
 	int64_t next = loop->timers ? loop->heap[0]->deadline : 0;
@@ -314,9 +319,11 @@ int loop_run(struct loop *loop)
 {
 	loop->stopped = false;
 	while (!loop->stopped) {
-		set_timer_fd(loop);
-		int n = epoll_wait(loop->epoll_fd, loop->ready, (int)ARRAY_SIZE(loop->ready),
-			loop->tasks ? 0 : -1);
+		bool busy = loop->tasks || is_due(loop);
+		if (!busy)
+			set_timer_fd(loop);
+		int n = epoll_wait(
+			loop->epoll_fd, loop->ready, (int)ARRAY_SIZE(loop->ready), busy ? 0 : -1);
 		if (n < 0 && errno != EINTR) {
 			int error = errno;
 			log_error("epoll_wait: %s", strerror(error));

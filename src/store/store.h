@@ -48,6 +48,7 @@ struct store_place {
 	char id[STORE_ID_SIZE]; /* its name in the queue; never used again */
 	bool placed;            /* known to be in the store */
 	bool leaving;
+	void *leave;        /* the operation that gives it back */
 	uint64_t placed_at; /* when, on the store's own count */
 	UT_hash_handle hh;
 };

@@ -278,9 +278,10 @@ static void on_deleted(struct etcd_watch *watch, const char *key, size_t size, u
 	if (!id)
 		return;
 	HASH_FIND_STR(etcd->places, id, place);
-	/* Of our own: only a key that we know to exist and did not delete is news. */
 	if (!place)
 		etcd->store.events->removed(etcd->store.user, below, id, revision);
+	else if (place->token && place->token < revision && place->leaving)
+		etcd_place_left(place);
 	else if (place->token < revision)
 		etcd_place_gone(etcd, id);
 }

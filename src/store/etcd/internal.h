@@ -113,6 +113,8 @@ void etcd_op_send_names(struct etcd_op *op, struct wire_txn *txn, enum etcd_batc
 void etcd_place_gone(struct etcd *etcd, const char *id);
 
 /* places.c */
+/* The watch has told of a delete of ours, which it may do before the answer comes. */
+void etcd_place_left(struct store_place *place);
 /*
  * True for a key of our session, below a lock, that holds nothing: it is being deleted, or we do
  * not know of it.

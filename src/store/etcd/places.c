@@ -19,6 +19,7 @@ static void enter_place(struct etcd *etcd, struct store_place *place)
 	place->token = 0;
 	place->placed = false;
 	place->leaving = false;
+	place->leave = NULL;
 	HASH_ADD_STR(etcd->places, id, place);
 }
 
@@ -316,13 +317,29 @@ void etcd_try(struct store *store, struct store_place *place, const struct store
 
 /* --- leaving --- */
 
+static void left(struct etcd_op *op)
+{
+	struct store_place *place = take(op->place);
+
+	place->leave = NULL;
+	forget_place(op->etcd, place);
+	op->done(op->user, 0);
+}
+
 static void on_left(struct etcd_op *op, int error, const struct wire_result *answer)
 {
 	if (error < 0)
 		log_warning("lock %s could not be given back (%s); it is free with the lease",
 			op->path, strerror(-error));
-	forget_place(op->etcd, op->place);
-	answer_done(op, 0);
+	if (op->place)
+		left(op);
+	etcd_op_free(op);
+}
+
+void etcd_place_left(struct store_place *place)
+{
+	if (place->leave)
+		left(place->leave);
 }
 
 void etcd_leave(struct store *store, struct store_place *place, store_done_fn *fn, void *user)
@@ -332,6 +349,7 @@ void etcd_leave(struct store *store, struct store_place *place, store_done_fn *f
 
 	op->done = fn;
 	place->leaving = true;
+	place->leave = op;
 	wire_delete(&txn, op->key);
 	etcd_op_send_steady(op, &txn, ETCD_BATCH_ANY);
 }

@@ -31,7 +31,7 @@ struct fs_options {
 struct fs_miss {
 	uint64_t inode;
 	pid_t thread;
-	int64_t at; /* on loop_clock() */
+	struct timespec at; /* on CLOCK_MONOTONIC */
 };
 
 enum { FS_MISSES = 16 };

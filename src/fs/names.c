@@ -2,11 +2,11 @@
 /* Names of locks: looking them up, creating and unlinking them. */
 #include <errno.h>
 #include <fcntl.h>
+#include <time.h>
 #include <unistd.h>
 #include <utlist.h>
 
 #include "base/util.h"
-#include "event/loop.h"
 #include "fs/fs.h"
 #include "fs/handle.h"
 #include "fs/locks.h"
@@ -42,9 +42,12 @@ static bool every_name_exists(const struct node *directory)
 }
 
 /*
- * The kernel looks a name twice if it knew it before: to find that it has gone, and then to create
- * it.  For one thread within a millisecond that is one look.
+ * The kernel looks a name up twice if it knew it before: to find that it has gone, and then to
+ * create it.  For one thread within half a millisecond that is one look: in less, nobody elsewhere
+ * can hear of the first and take the lock.
  */
+enum { ONE_LOOK = 500 * 1000 }; /* nanoseconds */
+
 static struct fs_miss *miss_of(const struct request *request)
 {
 	return &request->fs->misses[(unsigned int)request->pid % FS_MISSES];
@@ -52,18 +55,24 @@ static struct fs_miss *miss_of(const struct request *request)
 
 static void note_miss(const struct request *request)
 {
-	*miss_of(request) = (struct fs_miss){.inode = node_inode(request->path, false),
-		.thread = request->pid,
-		.at = loop_clock()};
+	struct fs_miss *miss = miss_of(request);
+
+	*miss = (struct fs_miss){.inode = node_inode(request->path, false), .thread = request->pid};
+	clock_gettime(CLOCK_MONOTONIC, &miss->at);
 }
 
 static bool has_just_missed(const struct request *request)
 {
 	struct fs_miss miss = *miss_of(request);
+	struct timespec now;
 
 	*miss_of(request) = (struct fs_miss){0};
-	return miss.thread && miss.thread == request->pid && loop_clock() - miss.at <= 1 &&
-	       miss.inode == node_inode(request->path, false);
+	if (!miss.thread || miss.thread != request->pid ||
+		miss.inode != node_inode(request->path, false))
+		return false;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	int64_t age = (now.tv_sec - miss.at.tv_sec) * 1000000000L + now.tv_nsec - miss.at.tv_nsec;
+	return age < ONE_LOOK;
 }
 
 static void on_looked_up(void *user, int result, struct store_view *view)

@@ -7,7 +7,7 @@
 
 #include "base/util.h"
 
-/* More joins under way than the store sends at a time are of no use. */
+/* So that there is always one for the store to send, and few that a grant has to wait for. */
 enum { MAX_JOINING = 4 };
 
 /* --- the view --- */

@@ -61,7 +61,8 @@ def parse():
     parser.add_argument("--etcd", default=os.environ.get("LATCHFS_BENCH_ETCD"),
                         help="another etcd to measure on as well")
     parser.add_argument("--members", default="1", help="sizes of clusters, as in 1,3")
-    parser.add_argument("--output", type=Path, default=REPOSITORY / "build-tests/bench")
+    parser.add_argument("--output", type=Path, default="build-tests/bench",
+                        help="directory for the results, from the top of the repository")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds, options.warmup = 1, 0.5, 0.2

@@ -94,15 +94,15 @@ static void wait_for_lock(int number)
 	_exit(0);
 }
 
-/* Looks up a name that nobody has. */
+/* Looks up names that nobody has; another one each time, lest an answer be remembered. */
 static void ask(void)
 {
 	uint64_t times[ASKS], start;
 	char path[4096];
 	struct stat ignored;
 
-	snprintf(path, sizeof(path), "%s/nobody", directory);
 	for (int i = 0; i < ASKS; i++) {
+		snprintf(path, sizeof(path), "%s/nobody-%d", directory, i);
 		start = now_ns();
 		if (!stat(path, &ignored) || errno != ENOENT)
 			fail(path);

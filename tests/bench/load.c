@@ -146,8 +146,7 @@ static void cycle(const struct crew *crew, int who, void *self, uint64_t *times)
 		leave(crew->stage, who);
 	}
 	start = now_ns();
-	if (crew->load->give)
-		crew->load->give(self);
+	crew->load->give(self);
 	times[1] = now_ns() - start;
 }
 

@@ -21,7 +21,7 @@ struct load {
 	bool contended;            /* all take the same thing, which only one may have at a time */
 	void *(*begin)(int index); /* in process number index; its result is for the others */
 	void (*take)(void *self);  /* these end the process when they fail */
-	void (*give)(void *self);  /* NULL if there is nothing to give back */
+	void (*give)(void *self);
 };
 
 /* CLOCK_MONOTONIC in nanoseconds. */

@@ -8,17 +8,14 @@
  *   flock   flock(LOCK_EX) and flock(LOCK_UN) on a descriptor that stays open (the default)
  *   close   open and flock(LOCK_EX), then just close
  *   excl    open(O_CREAT | O_EXCL), then close
- *   stat    looks up a name nobody has; there is nothing to give back
  */
 #include "load.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* One process's lock. */
@@ -92,15 +89,6 @@ static void give_closed(void *self)
 		fail("close");
 }
 
-static void look_up(void *self)
-{
-	struct lock *lock = self;
-	struct stat ignored;
-
-	if (stat(lock->path, &ignored) < 0 && errno != ENOENT)
-		fail(lock->path);
-}
-
 static const struct {
 	const char *name;
 	void (*take)(void *self);
@@ -109,7 +97,6 @@ static const struct {
 	{"flock", take_flock, give_flock},
 	{"close", take_opened, give_closed},
 	{"excl", take_exclusive, give_closed},
-	{"stat", look_up, NULL},
 };
 
 static bool choose_mode(void)

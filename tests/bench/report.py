@@ -106,7 +106,7 @@ def asked(times):
 def crowd_table(setup):
     """The crowds of one kind of cluster."""
     one = setup.crowds[0]
-    yield f"{one.held:,} locks held and {one.waiting:,} waiting; processes on one mount, goroutines:"
+    yield f"{one.held:,} locks held and {one.waiting:,} waiting; processes on a mount, goroutines:"
     yield ""
     yield CROWD_HEAD
     for crowd in setup.crowds:

@@ -9,7 +9,6 @@
 #include "store/etcd/internal.h"
 
 enum {
-	WIDTH = 4,              /* batches under way */
 	MAX_TEXT = 1024 * 1024, /* etcd refuses requests of 1.5 MiB */
 };
 
@@ -155,7 +154,7 @@ static void pump(struct loop_task *task)
 	struct etcd_line *line = container_of(task, struct etcd_line, task);
 	struct etcd_client *client = line->etcd->client;
 
-	while (line->waiting && line->batches < WIDTH) {
+	while (line->waiting && line->batches < line->width) {
 		struct etcd_batch *batch = gather(line);
 		line->batches++;
 		batch->call = (struct etcd_call){.rpc = "/v3/kv/txn",
@@ -232,9 +231,10 @@ static void on_batch_done(struct etcd_call *call, int result, const char *body)
 
 /* --- the interface --- */
 
-void etcd_line_init(struct etcd_line *line, struct etcd *etcd, enum etcd_lane lane)
+void etcd_line_init(
+	struct etcd_line *line, struct etcd *etcd, enum etcd_lane lane, unsigned int width)
 {
-	*line = (struct etcd_line){.etcd = etcd, .lane = lane, .task.fn = pump};
+	*line = (struct etcd_line){.etcd = etcd, .lane = lane, .width = width, .task.fn = pump};
 }
 
 void etcd_line_fini(struct etcd_line *line)

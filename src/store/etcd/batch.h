@@ -24,7 +24,7 @@ struct etcd_line {
 	struct etcd *etcd;
 	enum etcd_lane lane;
 	struct etcd_op *waiting;
-	unsigned int batches; /* under way */
+	unsigned int batches, width; /* under way, and how many may be */
 	struct loop_task task;
 };
 
@@ -39,7 +39,8 @@ enum etcd_batch_kind {
 	ETCD_BATCH_ALONE = 4, /* with nothing, be it about another lock: the answer is large */
 };
 
-void etcd_line_init(struct etcd_line *line, struct etcd *etcd, enum etcd_lane lane);
+void etcd_line_init(
+	struct etcd_line *line, struct etcd *etcd, enum etcd_lane lane, unsigned int width);
 void etcd_line_fini(struct etcd_line *line);
 
 /* Puts op->txn on its way, in op->line: op->fn gets the answer, later. */

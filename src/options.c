@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "options.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +24,8 @@ enum {
 	DEFAULT_TIMEOUT = 5,
 	MAX_TIMEOUT = 3600,
 	MAX_PASSWORD = 4096,
+	MAX_NAME = 255, /* bytes */
+	MAX_PORT = 65535,
 };
 
 static const char default_prefix[] = "/latchfs";
@@ -198,72 +201,133 @@ static int on_option(void *user, const char *argument, int key, struct fuse_args
 
 /* --- the source --- */
 
-static bool has_scheme(const char *s, const char *scheme)
+static bool begins_with(const char *s, const char *beginning)
 {
-	return strncmp(s, scheme, strlen(scheme)) == 0;
+	return strncmp(s, beginning, strlen(beginning)) == 0;
 }
 
-static int check_endpoint(const char *endpoint)
+/* Where the host of an address begins: behind the scheme, if it has one. */
+static const char *find_host(const char *address)
 {
-	const char *host = strstr(endpoint, "://") ? strstr(endpoint, "://") + 3 : endpoint;
+	const char *end = address + strcspn(address, ":/");
 
-	/* Not repeated in the message: it holds a secret. */
-	if (strchr(host, '@'))
-		return fail("a password must not stand in a URL", "use user= and password_file=");
-	for (const char *c = host; *c; c++) {
-		if (!isalnum((unsigned char)*c) && !strchr(".-_:[]%", *c))
-			return fail("not a host and port", endpoint);
-	}
-	return *host ? 0 : fail("a host is missing", endpoint);
+	return begins_with(end, "://") ? end + strlen("://") : address;
 }
 
-/* What is not a URL is a host of an etcd cluster, with etcd's port if none is given. */
-static char *with_scheme(const struct options *options, const char *host)
+/* Where a host ends, which is at its port's colon if it has a port; at its beginning if it is none.
+ */
+static const char *find_host_end(const char *host)
 {
-	const char *bracket = strrchr(host, ']');
-	bool has_port = strchr(bracket ? bracket : host, ':');
+	static const char plain[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+	struct in6_addr binary;
 
-	return xasprintf(
-		"http%s://%s%s", options->ca_file ? "s" : "", host, has_port ? "" : ":2379");
+	if (*host != '[')
+		return host + strspn(host, plain);
+	cleanup(free_ptr) char *address = xasprintf("%.*s", (int)strcspn(host + 1, "%]"), host + 1);
+	const char *end = host + 1 + strlen(address);
+	if (*end == '%') /* a zone */
+		end += 1 + strspn(end + 1, plain);
+	return *end == ']' && inet_pton(AF_INET6, address, &binary) == 1 ? end + 1 : host;
 }
 
-static int add_endpoint(struct options *options, const char *text)
+/* What is wrong with a host and port, NULL if nothing is. */
+static const char *judge_host(const char *host)
 {
-	bool known = has_scheme(text, "http://") || has_scheme(text, "https://");
+	const char *end = find_host_end(host);
+	uint64_t port;
 
-	if (!known && strstr(text, "://"))
-		return fail("no such lock store", text);
-	if (check_endpoint(text) < 0)
-		return -1;
+	if (!*host || (*host == ':' && host[1] != ':'))
+		return "a host is missing";
+	if (*host != '[' && strchr(host, ':') != strrchr(host, ':'))
+		return "one colon too many (an IPv6 address has to stand in brackets)";
+	if (end == host || (*end && *end != ':') || strcmp(end, ":") == 0)
+		return "not of the form http://HOST:PORT";
+	if (*end && (parse_u64(end + 1, 10, MAX_PORT, &port) < 0 || port == 0))
+		return "a port is a number from 1 to 65535";
+	return NULL;
+}
+
+/*
+ * Adds one address, which is changed.  What has no scheme or no port is a host of an etcd cluster
+ * and gets etcd's.  Returns what is wrong, NULL if nothing is.
+ */
+static const char *add_endpoint(struct options *options, char *address)
+{
+	char *host = address + (find_host(address) - address);
+	char *path = host + strcspn(host, "/");
+	const char *scheme = options->ca_file ? "https://" : "http://";
+
+	if (host != address && !begins_with(address, "http://") &&
+		!begins_with(address, "https://"))
+		return "no such lock store";
+	if (path[strspn(path, "/")])
+		return "a path can stand only behind the last address";
+	*path = '\0';
+	const char *wrong = judge_host(host);
+	if (wrong)
+		return wrong;
 	options->endpoints = xrealloc(
 		options->endpoints, options->endpoint_count + 1, sizeof(options->endpoints[0]));
-	options->endpoints[options->endpoint_count++] =
-		known ? xstrdup(text) : with_scheme(options, text);
-	return 0;
+	options->endpoints[options->endpoint_count++] = xasprintf("%s%s%s",
+		host == address ? scheme : "", address, *find_host_end(host) ? "" : ":2379");
+	return NULL;
 }
 
-static int add_endpoints(struct options *options, const char *list)
+/* The list is the part of `whole` that holds the addresses. */
+static int add_endpoints(struct options *options, const char *list, const char *whole)
 {
 	cleanup(free_ptr) char *copy = xstrdup(list);
 	char *rest = copy, *one;
 
 	while ((one = strsep(&rest, ","))) {
-		size_t length = strlen(one);
-		while (length && one[length - 1] == '/')
-			one[--length] = '\0';
-		if (length && add_endpoint(options, one) < 0)
-			return -1;
+		const char *wrong = *one ? add_endpoint(options, one) : NULL;
+		/* Not repeated in the message: it holds a secret. */
+		if (wrong && strchr(whole, '@'))
+			return fail("a password must not stand in a URL",
+				"use user= and password_file=");
+		if (wrong)
+			return fail(wrong, one);
 	}
-	return options->endpoint_count ? 0 : fail("no lock store is named", list);
+	if (options->endpoint_count)
+		return 0;
+	log_error("no address of etcd in \"%s\": write http://HOST:2379/PREFIX, or set "
+		  "ETCDCTL_ENDPOINTS",
+		whole);
+	return -1;
 }
 
 /* Where the path behind the last host begins; the end of the text if there is none. */
 static const char *find_path(const char *source)
 {
 	const char *last = strrchr(source, ',') ? strrchr(source, ',') + 1 : source;
-	const char *host = strstr(last, "://") ? strstr(last, "://") + 3 : last;
+	const char *host = find_host(last);
 
 	return host + strcspn(host, "/");
+}
+
+static void cut_slashes(char *text)
+{
+	size_t length = strlen(text);
+
+	while (length && text[length - 1] == '/')
+		text[--length] = '\0';
+}
+
+static int check_prefix(const char *prefix)
+{
+	if (*prefix != '/')
+		return fail("a prefix has to begin with a slash and to name something", prefix);
+	for (const char *part = prefix; *part; part += strcspn(part, "/")) {
+		size_t length = strcspn(++part, "/");
+		if (length == strspn(part, ".") && length <= 2)
+			return fail("no part of a prefix can be empty, . or ..", prefix);
+	}
+	for (const char *c = prefix; *c; c++) {
+		if (iscntrl((unsigned char)*c))
+			return fail("a prefix can't have control characters", prefix);
+	}
+	return 0;
 }
 
 static int parse_source(struct options *options)
@@ -272,13 +336,15 @@ static int parse_source(struct options *options)
 	cleanup(free_ptr) char *hosts =
 		xasprintf("%.*s", (int)(path - options->source), options->source);
 	const char *environment = getenv("ETCDCTL_ENDPOINTS");
+	bool elsewhere = !*hosts && environment && *environment;
 
+	if (add_endpoints(options, elsewhere ? environment : hosts,
+		    elsewhere ? environment : options->source) < 0)
+		return -1;
 	if (!options->prefix)
-		options->prefix = xstrdup(strlen(path) > 1 ? path : default_prefix);
-	size_t length = strlen(options->prefix);
-	while (length && options->prefix[length - 1] == '/')
-		options->prefix[--length] = '\0';
-	return add_endpoints(options, *hosts || !environment ? hosts : environment);
+		options->prefix = xstrdup(path[strspn(path, "/")] ? path : default_prefix);
+	cut_slashes(options->prefix);
+	return check_prefix(options->prefix);
 }
 
 /* --- credentials --- */

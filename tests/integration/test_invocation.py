@@ -94,11 +94,11 @@ def refusal(place, *words, environment=None, patience=SOON):
     for mode in ((), ("-f",)):
         watch = Stopwatch()
         done = latchfs(*mode, *words, **(environment or {}))
-        assert done.returncode > 0, done
+        assert done.returncode == 1, done
         assert watch.seconds < patience
         told = done.stderr.splitlines()
         assert len(told) == 1, done.stderr
-        assert told[0].startswith("latchfs: ")
+        assert told[0].startswith("latchfs: error: ")
         assert done.stdout == ""
         assert str(place) not in support.mounts()
         assert daemons_of(place) == []
@@ -179,13 +179,67 @@ def test_bad_usage(lab, place, words):
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("latchfs: ")
 
 
-@pytest.mark.parametrize("url", [
-    "redis://127.0.0.1/x", "http://", "http://127.0.0.1:notaport", "http:///x", ",", "",
-    "http://127.0.0.1:99999/x", "http://user:pw@127.0.0.1/x",
+@pytest.mark.parametrize("url, expected", [
+    ("http://", "host"), ("http:///x", "host"), ("http://:24790", "host"), ("https://", "host"),
+    (":24790", "host"), ("http://127.0.0.1,http://", "host"),
+    ("http://127.0.0.1:99999/x", "port"), ("http://127.0.0.1:65536", "port"),
+    ("http://127.0.0.1:0", "port"), ("http://127.0.0.1:abc", "port"), ("127.0.0.1:abc", "port"),
+    ("http://127.0.0.1:-1", "port"), ("http://[::1]:99999", "port"), ("file:etc", "port"),
+    ("redis://127.0.0.1/x", "store"), ("file:///etc", "store"), ("http://127.0.0.1,ftp://x", "store"),
+    ("file:/etc", "HOST:PORT"), ("http:/127.0.0.1", "HOST:PORT"), ("http://127.0.0.1:", "HOST:PORT"),
+    ("http://[::1", "HOST:PORT"), ("http://[nonsense]", "HOST:PORT"), ("http://[]", "HOST:PORT"),
+    ("http://[::1]x", "HOST:PORT"), ("http://a b", "HOST:PORT"), ("::1", "brackets"),
+    ("http://127.0.0.1/x,http://127.0.0.1/x", "path"),
+    (",", "ETCDCTL_ENDPOINTS"), ("", "ETCDCTL_ENDPOINTS"), ("/x", "ETCDCTL_ENDPOINTS"),
 ])
-def test_bad_sources(lab, place, url):
-    """A SOURCE that names no store we know."""
-    refusal(place, "-o", "timeout=2", url, place, patience=2 + SOON)
+def test_bad_sources(lab, place, url, expected):
+    """A SOURCE that names no store we know: the line says what is wrong with it."""
+    assert expected in refusal(place, url, place)
+
+
+@pytest.mark.parametrize("url", [
+    "http://user:topsecret@127.0.0.1/x", "redis://user:topsecret@127.0.0.1/x", "user:topsecret@h",
+    "http://user:top/secret@127.0.0.1", "http://:topsecret@127.0.0.1",
+])
+def test_password_in_a_source(lab, place, url):
+    """A password in SOURCE is refused and not repeated."""
+    line = refusal(place, url, place)
+    assert "password" in line and "top" not in line
+
+
+def test_bad_endpoints_in_the_environment(lab, place):
+    """ETCDCTL_ENDPOINTS is judged as SOURCE is."""
+    line = refusal(place, "/x", place, environment={"ETCDCTL_ENDPOINTS": "http://127.0.0.1:abc"})
+    assert "http://127.0.0.1:abc" in line
+    assert "ETCDCTL_ENDPOINTS" in refusal(place, "/x", place,
+                                          environment={"ETCDCTL_ENDPOINTS": ""})
+
+
+@pytest.mark.parametrize("url", [
+    "http://127.9.8.7", "https://127.9.8.7", "http://127.9.8.7/", "https://localhost/x",
+    "http://[::ffff:127.9.8.7]", "https://[::ffff:127.9.8.7]/x", "127.9.8.7",
+    "[::ffff:127.9.8.7]/x",
+])
+def test_default_port(lab, place, url):
+    """Without a port it is 2379, with a scheme and without."""
+    line = refusal(place, "-o", "timeout=2", url, place, patience=2 + SOON)
+    assert re.search(r"//(127.9.8.7|localhost|\[::ffff:127.9.8.7\]):2379\b", line), line
+
+
+@pytest.mark.parametrize("prefix", [
+    "//a", "/a//b", "/.", "/..", "/a/../b", "/a/./b", "/a/..", "/a\tb", "/a\n", "/\x7f",
+])
+def test_bad_prefixes(lab, place, prefix):
+    """A prefix that no lock's name could continue, in SOURCE and as an option."""
+    assert "prefix" in refusal(place, f"{lab.etcd.url}{prefix}", place)
+    assert "prefix" in refusal(place, "-o", f"prefix={prefix}", lab.etcd.url, place)
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "//", "a", "a/b"])
+def test_prefix_that_names_nothing(lab, place, prefix):
+    """prefix= begins with a slash and names something."""
+    line = refusal(place, "-o", f"prefix={prefix}", lab.etcd.url, place)
+    assert "begin with a slash" in line and "name something" in line
 
 
 def test_unreadable_certificate(lab, place):

@@ -5,6 +5,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fuse_log.h>
 #include <fuse_opt.h>
 #include <limits.h>
 #include <stdio.h>
@@ -65,6 +66,7 @@ static const struct fuse_opt table[] = {
 	FUSE_OPT_KEY("user=", KEY_USER),
 	FUSE_OPT_KEY("password_file=", KEY_PASSWORD_FILE),
 	FUSE_OPT_KEY("password=", KEY_PASSWORD),
+	FUSE_OPT_KEY("password", KEY_PASSWORD),
 	FUSE_OPT_KEY("name=", KEY_NAME),
 	FUSE_OPT_KEY("hold=", KEY_POLICY),
 	FUSE_OPT_KEY("names=", KEY_POLICY),
@@ -81,7 +83,6 @@ static const struct fuse_opt table[] = {
 	FUSE_OPT_KEY("nouser", KEY_IGNORED),
 	FUSE_OPT_KEY("users", KEY_IGNORED),
 	FUSE_OPT_KEY("defaults", KEY_IGNORED),
-	FUSE_OPT_KEY("x-", KEY_IGNORED),
 	FUSE_OPT_KEY("comment=", KEY_IGNORED),
 	FUSE_OPT_END,
 };
@@ -97,6 +98,11 @@ static int fail(const char *what, const char *argument)
 {
 	log_error("%s: %s", what, argument);
 	return -1;
+}
+
+static bool begins_with(const char *s, const char *beginning)
+{
+	return strncmp(s, beginning, strlen(beginning)) == 0;
 }
 
 static void set_string(char **to, const char *value)
@@ -139,6 +145,27 @@ static int take_positional(struct parsing *parsing, const char *argument)
 	return 0;
 }
 
+/* Whether it is an option of the table that lacks its "=" and value. */
+static bool lacks_value(const char *argument)
+{
+	size_t length = strlen(argument);
+
+	for (const struct fuse_opt *option = table; option->templ; option++) {
+		if (strncmp(option->templ, argument, length) == 0 &&
+			strcmp(option->templ + length, "=") == 0)
+			return true;
+	}
+	return false;
+}
+
+/* What the table does not have.  Returns as on_option. */
+static int on_other_option(const char *argument)
+{
+	if (lacks_value(argument))
+		return fail("a value is missing", argument);
+	return begins_with(argument, "x-") ? 0 : 1; /* fstab(5) again */
+}
+
 /* 0: the option is ours; 1: it is FUSE's; -1: it is wrong, which was said. */
 static int on_option(void *user, const char *argument, int key, struct fuse_args *args)
 {
@@ -149,7 +176,9 @@ static int on_option(void *user, const char *argument, int key, struct fuse_args
 	if (key == FUSE_OPT_KEY_NONOPT)
 		return take_positional(parsing, argument);
 	if (key == FUSE_OPT_KEY_OPT)
-		return 1;
+		return on_other_option(argument);
+	if (strchr(argument, '=') && !*value && key != KEY_PREFIX && key != KEY_IGNORED)
+		return fail("a value is missing", argument);
 	switch ((enum key)key) {
 	case KEY_HELP:
 		options->show_help = true;
@@ -200,11 +229,6 @@ static int on_option(void *user, const char *argument, int key, struct fuse_args
 }
 
 /* --- the source --- */
-
-static bool begins_with(const char *s, const char *beginning)
-{
-	return strncmp(s, beginning, strlen(beginning)) == 0;
-}
 
 /* Where the host of an address begins: behind the scheme, if it has one. */
 static const char *find_host(const char *address)
@@ -479,6 +503,18 @@ static void add_own_mount_options(const struct options *options, struct fuse_arg
 	fuse_opt_add_arg(args, own);
 }
 
+/* What libfuse's parser has to say, memory aside, is that an option, which can only be -o, has no
+ * argument. */
+__attribute__((format(printf, 2, 0))) static void on_fuse_log(
+	enum fuse_log_level level, const char *format, va_list args)
+{
+	char text[256];
+
+	vsnprintf(text, sizeof(text), format, args);
+	text[strcspn(text, "\n")] = '\0';
+	log_error("%s", begins_with(text, "fuse: ") ? text + strlen("fuse: ") : text);
+}
+
 int options_parse(struct options *options, int argc, char **argv)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(argc, argv);
@@ -486,6 +522,7 @@ int options_parse(struct options *options, int argc, char **argv)
 	int error = 0;
 
 	*options = (struct options){.ttl = DEFAULT_TTL, .timeout = DEFAULT_TIMEOUT};
+	fuse_set_log_func(on_fuse_log);
 	if (fuse_opt_parse(&args, &parsing, table, on_option) < 0)
 		error = -EINVAL;
 	if (!error && !options->show_help && !options->show_version &&

@@ -171,6 +171,23 @@ def test_bad_options(lab, place, option):
     assert "topsecret" not in line
 
 
+@pytest.mark.parametrize("option", [
+    "ttl", "timeout", "cacert", "cert", "key", "password_file", "name", "hold", "names", "open",
+    "record", "on_loss", "prefix",
+])
+def test_option_without_its_value(lab, place, option):
+    """An option that we know is not called unknown for lacking its value."""
+    line = refusal(place, "-o", f"ro,{option}", source(lab), place)
+    assert "value is missing" in line and option in line
+    if option != "prefix":
+        assert "value is missing" in refusal(place, "-o", f"{option}=", source(lab), place)
+
+
+def test_o_without_an_argument(lab, place):
+    """-o at the very end."""
+    assert "-o" in refusal(place, source(lab), place, "-o")
+
+
 @pytest.mark.parametrize("words", [[], ["--unknown"], ["only-source"], ["a", "b", "c"]])
 def test_bad_usage(lab, place, words):
     """Too few or too many words, or a switch we do not have."""
@@ -321,6 +338,13 @@ def test_options_behind_the_arguments(lab, place, background):
     background()
 
 
+def test_options_for_others(lab, place, background):
+    """What fstab says to other readers is left to them."""
+    done = latchfs("-o", "x-systemd.automount,x-gvfs-hide,_netdev,user,comment=", source(lab), place)
+    assert done.returncode == 0, done
+    background()
+
+
 def test_prefix_option(lab, place, background):
     """prefix= stands for the path of the URL; slashes at its ends do not matter."""
     done = latchfs("-o", f"prefix={lab.prefix}/deeper/", lab.etcd.url, place)
@@ -395,7 +419,7 @@ def test_mount_command_refuses(lab, place, installed):
 
 def test_fstab(lab, place, background, installed):
     """A line of /etc/fstab with the options such lines have; mounted and unmounted by name."""
-    options = "ttl=60,noauto,_netdev,nofail,auto_unmount,noatime,allow_other"
+    options = "ttl=60,noauto,_netdev,nofail,auto_unmount,noatime,allow_other,comment=locks"
     fstab = lab.scratch(f"{source(lab)} {place} fuse.latchfs {options} 0 0\n")
     done = run("mount", "-T", fstab, place, env=installed, timeout=60)
     assert done.returncode == 0, done

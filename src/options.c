@@ -210,6 +210,9 @@ static int on_option(void *user, const char *argument, int key, struct fuse_args
 		set_string(&options->key_file, value);
 		break;
 	case KEY_USER:
+		if (strchr(value, ':'))
+			return fail("a password must not stand on a command line",
+				"use password_file=");
 		set_string(&options->user, value);
 		break;
 	case KEY_PASSWORD_FILE:
@@ -400,6 +403,20 @@ static void set_from_environment(char **to, const char *name)
 		*to = xstrdup(value);
 }
 
+static int check_login(const struct options *options, const char *password_file)
+{
+	bool has_user = options->user && *options->user;
+
+	if (password_file && !has_user)
+		return fail("a password needs its user (user=)", password_file);
+	if (options->user && !has_user)
+		return fail("a name is missing", "ETCDCTL_USER");
+	if (has_user && (!options->password || !*options->password))
+		return fail("a user needs a password (password_file=, ETCDCTL_PASSWORD)",
+			options->user);
+	return 0;
+}
+
 static int read_credentials(struct options *options, const char *password_file)
 {
 	set_from_environment(&options->ca_file, "ETCDCTL_CACERT");
@@ -416,15 +433,51 @@ static int read_credentials(struct options *options, const char *password_file)
 		explicit_bzero(colon, strlen(colon));
 	}
 	set_from_environment(&options->password, "ETCDCTL_PASSWORD");
+	return check_login(options, password_file);
+}
+
+/* The files are read again whenever a connection is made, and then by a daemon that stands in /. */
+static void make_absolute(char **file)
+{
+	cleanup(free_ptr) char *directory = *file && **file != '/' ? getcwd(NULL, 0) : NULL;
+	cleanup(free_ptr) char *relative = NULL;
+
+	if (!directory)
+		return;
+	relative = take(*file);
+	*file = xasprintf("%s/%s", directory, relative);
+}
+
+static int check_file(const char *what, char **file)
+{
+	struct stat attr = {0};
+	int error = 0;
+
+	if (!*file)
+		return 0;
+	if (access(*file, R_OK) < 0 || stat(*file, &attr) < 0)
+		error = errno;
+	else if (S_ISDIR(attr.st_mode))
+		error = EISDIR;
+	if (error) {
+		log_error("can't read the %s %s: %s", what, *file, strerror(error));
+		return -1;
+	}
+	make_absolute(file);
 	return 0;
 }
 
-static int check_file(const char *what, const char *file)
+static int check_files(struct options *options)
 {
-	if (!file || access(file, R_OK) == 0)
-		return 0;
-	log_error("can't read the %s %s: %s", what, file, strerror(errno));
-	return -1;
+	if (options->cert_file && !options->key_file)
+		return fail("a certificate needs its key (key=)", options->cert_file);
+	if (options->key_file && !options->cert_file)
+		return fail("a key needs its certificate (cert=)", options->key_file);
+	if (check_file("CA certificate", &options->ca_file) < 0 ||
+		check_file("certificate", &options->cert_file) < 0 ||
+		check_file("key", &options->key_file) < 0)
+		return -1;
+	return 0;
 }
 
 static void wipe_environment(const char *name)
@@ -469,11 +522,8 @@ static int complete(struct options *options, const struct parsing *parsing)
 
 	if (!options->source)
 		return fail("a source is missing", "see latchfs --help");
-	if (read_credentials(options, parsing->password_file) < 0 ||
-		check_file("CA certificate", options->ca_file) < 0 ||
-		check_file("certificate", options->cert_file) < 0 ||
-		check_file("key", options->key_file) < 0 || parse_source(options) < 0 ||
-		set_mount_point(options, parsing->mount_point) < 0)
+	if (read_credentials(options, parsing->password_file) < 0 || check_files(options) < 0 ||
+		parse_source(options) < 0 || set_mount_point(options, parsing->mount_point) < 0)
 		return -1;
 	if (!options->host || !*options->host) {
 		gethostname(host, sizeof(host) - 1);

@@ -259,17 +259,75 @@ def test_prefix_that_names_nothing(lab, place, prefix):
     assert "begin with a slash" in line and "name something" in line
 
 
-def test_unreadable_certificate(lab, place):
-    """A certificate file that is not there or not readable: the line names it."""
-    line = refusal(place, "-o", "cacert=/nonexistent/ca.pem", source(lab).replace("http", "https"),
-                   place)
-    assert "/nonexistent/ca.pem" in line
+# Files of credentials.
+
+
+@pytest.fixture
+def pem(lab):
+    """A file that can be read."""
+    return lab.scratch("not looked at")
+
+
+@pytest.mark.parametrize("option", ["cacert", "cert", "key"])
+@pytest.mark.parametrize("path, reason", [
+    ("/nonexistent/x.pem", "No such file"), ("/etc", "directory"), ("/etc/passwd/x", "Not a dir"),
+])
+def test_unreadable_certificate(lab, place, pem, option, path, reason):
+    """A file that is not there or not readable: the line names it and says why."""
+    files = {"cert": pem, "key": pem, option: path}
+    line = refusal(place, "-o", ",".join(f"{k}={v}" for k, v in files.items()), source(lab), place)
+    assert path in line and reason in line
+
+
+def test_certificate_that_may_not_be_read(lab, pem):
+    """The same for one that is another user's."""
+    lab.base.chmod(0o755)
+    pem.chmod(0o600)
+    path = lab.base / "others"
+    path.mkdir()
+    done = run("setpriv", "--reuid=1234", "--regid=1234", "--clear-groups", BINARY, "-o",
+               f"cacert={pem}", source(lab), path, env=clean_environment(), timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == f"latchfs: error: can't read the CA certificate {pem}: Permission denied\n"
+
+
+def test_certificate_and_key_belong_together(lab, place, pem):
+    """One without the other is refused, wherever it comes from."""
+    assert "needs its key" in refusal(place, "-o", f"cert={pem}", source(lab), place)
+    assert "needs its cert" in refusal(place, "-o", f"key={pem}", source(lab), place)
+    assert "needs its key" in refusal(place, source(lab), place,
+                                      environment={"ETCDCTL_CERT": str(pem)})
+    assert "needs its cert" in refusal(place, source(lab), place,
+                                       environment={"ETCDCTL_KEY": str(pem)})
 
 
 def test_unreadable_password_file(lab, place):
     """The same for a password file."""
-    line = refusal(place, "-o", "user=me,password_file=/nonexistent/pw", source(lab), place)
-    assert "/nonexistent/pw" in line
+    for path in "/nonexistent/pw", "/etc":
+        line = refusal(place, "-o", f"user=me,password_file={path}", source(lab), place)
+        assert path in line
+
+
+def test_user_and_password_belong_together(lab, place):
+    """A user without a password and a password file without a user."""
+    secret, empty = lab.scratch("topsecret\n"), lab.scratch("\n")
+    line = refusal(place, "-o", f"password_file={secret}", source(lab), place)
+    assert "user=" in line and "topsecret" not in line
+    for options, environment in (
+        (["-o", "user=me"], {}), (["-o", f"user=me,password_file={empty}"], {}),
+        ([], {"ETCDCTL_USER": "me"}), ([], {"ETCDCTL_USER": "me:"}),
+        (["-o", "user=me"], {"ETCDCTL_PASSWORD": ""}),
+    ):
+        line = refusal(place, *options, source(lab), place, environment=environment)
+        assert "password" in line and "me" in line
+    line = refusal(place, source(lab), place, environment={"ETCDCTL_USER": ":topsecret"})
+    assert "ETCDCTL_USER" in line and "topsecret" not in line
+
+
+def test_password_behind_the_user(lab, place):
+    """user=NAME:PASSWORD is a password on the command line too."""
+    line = refusal(place, "-o", "user=me:topsecret", source(lab), place)
+    assert "password_file=" in line and "topsecret" not in line
 
 
 # What is right.

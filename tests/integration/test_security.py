@@ -3,14 +3,15 @@
 
 import errno
 import os
+import signal
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN
 from pathlib import Path
 
 import pytest
 
 from conftest import Pair
-from mounting import clean_environment
-from support import PATIENCE, SOON, Stopwatch, run, wait_until
+from mounting import BINARY, clean_environment, daemons_of
+from support import PATIENCE, SOON, Stopwatch, gone, run, wait_until
 
 RW = os.O_RDWR | os.O_CREAT
 SECRET = "s3cret-pass word"
@@ -90,6 +91,27 @@ def test_tls_refusals(tls_lab, certificates, change):
     words.update({name: known.get(value, value) for name, value in change.items()})
     options = "".join(f",{name}={value}" for name, value in words.items() if value)
     refused(tls_lab, options)
+
+
+def test_relative_paths_in_the_background(tls_lab, certificates):
+    """The files are found by a daemon that has left our directory, for new connections too."""
+    path, home = tls_lab.base / "place", Path(certificates.ca).parent
+    path.mkdir()
+    options = ",".join(f"{name}={os.path.relpath(file, home)}" for name, file in (
+        ("cacert", certificates.ca), ("cert", certificates.client_cert),
+        ("key", certificates.client_key)))
+    done = run(BINARY, "-o", options, f"{tls_lab.etcd.url}{tls_lab.prefix}", path, cwd=home,
+               env=clean_environment(), timeout=60)
+    try:
+        assert done.returncode == 0, done
+        tls_lab.etcd.kill()
+        tls_lab.etcd.start()
+        one = tls_lab.agent()
+        wait_until(lambda: one.attempt(path / "x"), PATIENCE)
+    finally:
+        for pid in daemons_of(path):
+            os.kill(pid, signal.SIGTERM)
+            wait_until(lambda pid=pid: gone(pid), SOON)
 
 
 def test_plain_http_to_a_tls_server(tls_lab):

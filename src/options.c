@@ -516,6 +516,37 @@ static int set_mount_point(struct options *options, const char *path)
 	return 0;
 }
 
+/* Steps over one character; false if it is no valid UTF-8, or a control character. */
+static bool skip_character(const char **text)
+{
+	static const uint32_t least[] = {' ', 0xa0, 0x800, 0x10000};
+	const unsigned char *s = (const unsigned char *)*text;
+	int more = *s < 0x7f ? 0 : *s >> 5 == 6 ? 1 : *s >> 4 == 14 ? 2 : *s >> 3 == 30 ? 3 : -1;
+
+	if (more < 0)
+		return false;
+	uint32_t character = *s & (0x7fu >> more);
+	for (int i = 1; i <= more; i++) {
+		if (s[i] >> 6 != 2)
+			return false;
+		character = character << 6 | (s[i] & 0x3f);
+	}
+	*text += more + 1;
+	return character >= least[more] && character <= 0x10ffff &&
+	       (character < 0xd800 || character > 0xdfff);
+}
+
+static int check_name(const char *name)
+{
+	if (strlen(name) > MAX_NAME)
+		return fail("name= is longer than 255 bytes", name);
+	for (const char *c = name; *c;) {
+		if (!skip_character(&c))
+			return fail("name= has a control character, or is no UTF-8", name);
+	}
+	return 0;
+}
+
 static int complete(struct options *options, const struct parsing *parsing)
 {
 	char host[HOST_NAME_MAX + 1] = "";
@@ -525,10 +556,10 @@ static int complete(struct options *options, const struct parsing *parsing)
 	if (read_credentials(options, parsing->password_file) < 0 || check_files(options) < 0 ||
 		parse_source(options) < 0 || set_mount_point(options, parsing->mount_point) < 0)
 		return -1;
-	if (!options->host || !*options->host) {
-		gethostname(host, sizeof(host) - 1);
-		set_string(&options->host, host);
-	}
+	if (options->host)
+		return check_name(options->host);
+	gethostname(host, sizeof(host) - 1);
+	set_string(&options->host, host);
 	return 0;
 }
 

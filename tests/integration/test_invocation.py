@@ -259,6 +259,24 @@ def test_prefix_that_names_nothing(lab, place, prefix):
     assert "begin with a slash" in line and "name something" in line
 
 
+@pytest.mark.parametrize("name", [
+    "n" * 256, "\u00e4" * 128, "a\nb", "a\tb", "\x7f", "a\u009bb", b"a\xff", b"a\xc3", b"\xc0\xaf",
+    b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe0\x80\xaf", b"\x80", b"\xf8\x88\x80\x80\x80",
+])
+def test_bad_names(lab, place, name):
+    """A name for this node that no record could show."""
+    name = name.encode() if isinstance(name, str) else name
+    assert "name=" in refusal(place, "-o", b"name=" + name, source(lab), place)
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\u00e4" * 127, "web 1 \u20ac \U0001f512 \u00a0"])
+def test_odd_names(lab, name):
+    """A name that is odd and no more than that stands in the record."""
+    mount = lab.mount(f"name={name}")
+    lab.agent().take(mount / "x")
+    assert mount.record("x")["host"] == name
+
+
 # Files of credentials.
 
 

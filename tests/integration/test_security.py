@@ -107,7 +107,7 @@ def test_relative_paths_in_the_background(tls_lab, certificates):
         tls_lab.etcd.kill()
         tls_lab.etcd.start()
         one = tls_lab.agent()
-        wait_until(lambda: one.attempt(path / "x"), PATIENCE)
+        wait_until(lambda: one.error("take", path / "x") == 0, PATIENCE)
     finally:
         for pid in daemons_of(path):
             os.kill(pid, signal.SIGTERM)

@@ -34,7 +34,6 @@ struct etcd {
 
 	store_done_fn *start_fn, *stop_fn;
 	void *start_user, *stop_user;
-	int64_t start_deadline;
 	struct loop_timer start_timer;
 };
 

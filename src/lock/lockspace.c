@@ -64,8 +64,6 @@ struct lockspace {
 	struct loop_task deliver;
 	struct waiter *done; /* to be told 0 in the next turn */
 	bool suspended;
-	lockspace_session_fn *on_session;
-	void *session_user;
 };
 
 /* --- waiters --- */
@@ -384,8 +382,6 @@ static void on_session(void *user, enum store_session state)
 			named_settled(named);
 		}
 	}
-	if (space->on_session)
-		space->on_session(space->session_user, state);
 }
 
 static void on_gone(void *user, struct store_place *place)
@@ -474,12 +470,6 @@ void lockspace_free(struct lockspace *space)
 	free_waiters(&space->done);
 	loop_undefer(space->loop, &space->deliver);
 	free(space);
-}
-
-void lockspace_on_session(struct lockspace *space, lockspace_session_fn *fn, void *user)
-{
-	space->on_session = fn;
-	space->session_user = user;
 }
 
 static void on_try_timeout(struct loop_timer *timer)
@@ -622,11 +612,6 @@ uint64_t lockspace_token(const struct holding *holding)
 bool lockspace_is_shared(const struct holding *holding)
 {
 	return holding->claim.shared;
-}
-
-bool lockspace_is_lost(const struct holding *holding)
-{
-	return holding->claim.state == CLAIM_LOST;
 }
 
 bool lockspace_is_held(const struct holding *holding)

@@ -42,10 +42,6 @@ struct lockspace *lockspace_new(struct loop *loop, struct store *store, int time
 /* Answers nothing any more. */
 void lockspace_free(struct lockspace *space);
 
-/* Called whenever the session's state changes; may be NULL. */
-typedef void lockspace_session_fn(void *user, enum store_session state);
-void lockspace_on_session(struct lockspace *space, lockspace_session_fn *fn, void *user);
-
 /* Asks for a lock. */
 struct holding *lockspace_take(struct lockspace *space, const struct lockspace_request *request);
 
@@ -71,7 +67,6 @@ void lockspace_write(struct holding *holding, lockspace_done_fn *on_done, void *
 
 uint64_t lockspace_token(const struct holding *holding);
 bool lockspace_is_shared(const struct holding *holding);
-bool lockspace_is_lost(const struct holding *holding);
 
 /* Whether the name is held or waited for here; the first in the queue of them, or NULL. */
 struct holding *lockspace_find(struct lockspace *space, const char *path);

@@ -424,6 +424,8 @@ static void test_errors(void **state)
 			WIRE_ERROR_OTHER},
 		{"{\"error\":\"etcdserver: lease already exists\",\"code\":9}", 412,
 			WIRE_ERROR_OTHER},
+		{"CommonName of client sending a request against gateway will be ignored\n", 400,
+			WIRE_ERROR_REFUSED},
 		{"Not Found\n", 404, WIRE_ERROR_OTHER},
 		{"<html>Bad Gateway</html>", 502, WIRE_ERROR_RETRY},
 		{"", 500, WIRE_ERROR_RETRY},
@@ -438,6 +440,17 @@ static void test_errors(void **state)
 			fail_msg("%s: %d", errors[i].body, (int)error.kind);
 		assert_true(*error.message);
 	}
+}
+
+/* What etcd says in plain words reaches the log, without what could break a line. */
+static void test_plain_message(void **state)
+{
+	struct wire_error error;
+
+	wire_parse_error("no\nsuch\x01way\n", 400, &error);
+	assert_string_equal(error.message, "HTTP status 400: no such way");
+	wire_parse_error("", 500, &error);
+	assert_string_equal(error.message, "HTTP status 500");
 }
 
 static void test_long_message(void **state)
@@ -620,6 +633,7 @@ int main(void)
 		cmocka_unit_test(test_watch),
 		cmocka_unit_test(test_watch_canceled),
 		cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_plain_message),
 		cmocka_unit_test(test_long_message),
 		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_wrong_types),

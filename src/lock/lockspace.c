@@ -298,22 +298,21 @@ static const struct lock_ops lock_ops = {
 static void deliver(struct holding *holding)
 {
 	struct named_lock *named = holding->named;
+	lockspace_taken_fn *fn = holding->on_taken;
+	void *user = holding->user;
 	int result = holding->result;
 
-	holding->answer_pending = false;
 	if (result == CLAIM_GRANTED && holding->claim.state != CLAIM_HELD) {
 		/* Granted, and lost before anybody was told. */
 		result = -EIO;
 		lock_leave(&named->lock, &holding->claim, result);
-	} else if (may_be_freed(holding)) {
-		lockspace_taken_fn *fn = holding->on_taken;
-		void *user = holding->user;
-		holding_free(holding);
-		fn(user, result);
-		return;
+		named_settled(named);
 	}
+	holding->answer_pending = false;
+	if (may_be_freed(holding))
+		holding_free(holding);
 	/* May release it, and with that free it. */
-	holding->on_taken(holding->user, result);
+	fn(user, result);
 }
 
 static void on_deliver(struct loop_task *task)

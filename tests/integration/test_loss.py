@@ -157,6 +157,24 @@ def test_the_next_in_line_gets_a_lost_lock(pair, agent):
     await_loss(one, fd)
 
 
+def test_granted_and_broken_in_one_breath(pair, agent):
+    """The holder goes and then the waiter's key, all in one event: no grant, and no crash."""
+    pair.a.expect()
+    one, two = agent(), agent()
+    fd = one.take(pair.b / "x")
+    two.begin("take", pair.a / "x")
+    pair.await_queue("x", 2)
+    pair.a.pause()
+    one.flock(fd, LOCK_UN)
+    pair.lab.etcd.delete(pair.lab.keys("x")[0].name)
+    fd = one.take(pair.b / "x")
+    pair.a.resume()
+    with pytest.raises(OSError) as caught:
+        two.finish(SOON)
+    assert caught.value.errno == errno.EIO
+    one.fsync(fd)
+
+
 CALLS = {
     "read": ("pread", 10, 0), "write": ("pwrite", b"x", 0), "fsync": ("fsync",),
     "ftruncate": ("ftruncate", 0), "flock": ("flock", LOCK_EX | LOCK_NB),

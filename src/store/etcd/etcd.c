@@ -157,20 +157,16 @@ static void on_lease_state(struct etcd_lease *lease, enum store_session state)
 
 /* --- the comparison, once per TTL, of our keys with those of the lease --- */
 
-static void gone(struct etcd *etcd, struct store_place *place)
-{
-	HASH_DEL(etcd->places, place);
-	place->placed = false;
-	etcd->store.events->gone(etcd->store.user, place);
-}
-
 void etcd_place_gone(struct etcd *etcd, const char *id)
 {
 	struct store_place *place;
 
 	HASH_FIND_STR(etcd->places, id, place);
-	if (place && place->placed && !place->leaving)
-		gone(etcd, place);
+	if (!place || !place->placed || place->leaving)
+		return;
+	HASH_DEL(etcd->places, place);
+	place->placed = false;
+	etcd->store.events->gone(etcd->store.user, place);
 }
 
 static void on_orphan_deleted(struct etcd_op *op, int result, const struct wire_result *answer)
@@ -216,6 +212,16 @@ static void check_key(struct etcd *etcd, const struct wire_kv *kv)
 		delete_orphan(etcd, below, id);
 }
 
+/* That it is gone is news that the confirmation itself spreads. */
+static void on_asked_for(void *user, int result)
+{
+}
+
+/*
+ * What the lease is said to have may be out of date: a member that has been standing still answers
+ * such questions from memory, as the leader that it is no longer.  Only a read that goes through
+ * the cluster is proof.
+ */
 static void compare_places(struct etcd *etcd, const struct wire_kvs *keys)
 {
 	struct store_place *place, *next;
@@ -227,7 +233,7 @@ static void compare_places(struct etcd *etcd, const struct wire_kvs *keys)
 		if (seen)
 			place->placed_at = 0;
 		else if (place->placed && !place->leaving && place->placed_at <= etcd->check_clock)
-			gone(etcd, place);
+			etcd_confirm(&etcd->store, place, on_asked_for, NULL);
 	}
 }
 
@@ -239,15 +245,16 @@ static void on_checked(struct etcd_call *call, int result, const char *body)
 
 	arm_check(etcd);
 	if (result == ETCD_NO_LEASE) {
-		etcd_lease_gone(&etcd->lease);
+		etcd_lease_renew(&etcd->lease);
 		return;
 	}
 	if (result || wire_parse_lease_keys(body, &ttl, &keys) < 0)
 		return;
+	/* Whether it is gone is for a renewal to find out: this answer may be out of date. */
 	if (ttl > 0)
 		compare_places(etcd, &keys);
 	else
-		etcd_lease_gone(&etcd->lease);
+		etcd_lease_renew(&etcd->lease);
 	wire_kvs_fini(&keys);
 	etcd->store.events->recheck(etcd->store.user);
 }

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""A piece of network between two loopback ports, which tests can stall, cut and mend."""
+"""A piece of network between two loopback ports, which tests can hurt in many ways and mend."""
 
 import re
 import socket
+import struct
 import threading
+import time
 
 
 class Link:
@@ -25,7 +27,10 @@ class Link:
             while data := source.recv(65536):
                 if outgoing and len(self.head) < 4096:
                     self.head += data
-                self.wire.pass_on(self)
+                self.wire.pass_on(self, outgoing)
+                if not outgoing and self.wire.torn:
+                    sink.sendall(data[:len(data) // 2])
+                    break
                 sink.sendall(data)
         except OSError:
             pass
@@ -41,6 +46,17 @@ class Link:
                 pass
             end.close()
 
+    def reset(self):
+        """Ends both sides with a reset instead of an orderly end."""
+        self.wire.forget(self)
+        for end in self.sockets:
+            try:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                end.shutdown(socket.SHUT_RD)  # wakes the thread that reads, and sends nothing
+            except OSError:
+                pass
+            end.close()
+
 
 class Wire:
     """Listens on a loopback port and forwards to another one."""
@@ -50,21 +66,28 @@ class Wire:
         self.links = set()
         self.gate = threading.Condition()
         self.concerns = None
+        self.ways = (True, False)  # those that are stalled: outgoing?
+        self.latency = 0
+        self.torn = False
         self.is_cut = False
-        self.listener = socket.create_server(("127.0.0.1", listen))
+        self.listen(listen)
+
+    def listen(self, port):
+        """Begins to take connections."""
+        self.listener = socket.create_server(("127.0.0.1", port))
         self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
+        threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
 
     @property
     def url(self):
         """Where a client of etcd finds it through this wire."""
         return f"http://127.0.0.1:{self.port}"
 
-    def accept(self):
+    def accept(self, listener):
         """Takes connections for ever; a cut wire drops them at once."""
         while True:
             try:
-                near, _ = self.listener.accept()
+                near, _ = listener.accept()
             except OSError:
                 return
             if self.is_cut:
@@ -84,25 +107,50 @@ class Wire:
             self.links.discard(link)
             self.gate.notify_all()
 
-    def pass_on(self, link):
+    def pass_on(self, link, outgoing):
         """Called by a link before it forwards: blocks while that link is stalled."""
+        time.sleep(self.latency)  # what the test asked for
         with self.gate:
-            while self.stops(link):
+            while self.stops(link, outgoing):
                 self.gate.wait()
 
-    def stops(self, link):
+    def stops(self, link, outgoing):
         """Whether this link is stalled right now; a link that was stalled once stays so."""
         if link not in self.links:
             raise OSError("closed")
         if link.stalled:
             return True
-        return self.concerns is not None and self.concerns(link.head)
+        return (self.concerns is not None and outgoing in self.ways and
+                self.concerns(link.head))
 
-    def stall(self, concerns=lambda head: True):
-        """Connections stay open and carry nothing; only those whose first bytes concern us."""
+    def stall(self, concerns=lambda head: True, ways=(True, False)):
+        """Connections stay open and carry nothing; only those whose first bytes concern us.
+
+        ways: (True,) loses only what is asked, (False,) only what is answered.
+        """
         with self.gate:
-            self.concerns = concerns
+            self.concerns, self.ways = concerns, ways
         return self
+
+    def delay(self, seconds):
+        """Everything comes later by that much."""
+        self.latency = seconds
+
+    def tear(self):
+        """Every connection ends in the middle of its next answer."""
+        self.torn = True
+
+    def reset(self):
+        """Resets every connection; new ones are taken."""
+        with self.gate:
+            links = list(self.links)
+        for link in links:
+            link.reset()
+
+    def refuse(self):
+        """Resets every connection; nobody listens any more."""
+        self.stop_listening()
+        self.reset()
 
     def stall_watches(self):
         """Stalls the watch streams that are open now for ever, and nothing else."""
@@ -121,19 +169,28 @@ class Wire:
 
     def mend(self):
         """Everything goes through again."""
-        self.is_cut = False
+        self.is_cut = self.torn = False
+        self.latency = 0
         with self.gate:
             self.concerns = None
             self.gate.notify_all()
+        if self.listener is None:
+            self.listen(self.port)
+
+    def stop_listening(self):
+        """Connections are refused."""
+        listener, self.listener = self.listener, None
+        try:
+            listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        listener.close()
 
     def close(self):
         """Ends the wire."""
         self.cut()
-        try:
-            self.listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-        self.listener.close()
+        if self.listener is not None:
+            self.stop_listening()
 
 
 class PeerWire(Wire):

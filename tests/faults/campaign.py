@@ -1,0 +1,216 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Faults, one after the other and then several at once, while clients lock on three machines.
+
+Called by tests/campaign.  LATCHFS_BINARY is the daemon.
+"""
+
+import argparse
+import itertools
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field as default
+from pathlib import Path
+
+import history
+from faults import ALL, FAULTS, OTHERS
+from field import TTL, Field, wait_until
+
+HERE = Path(__file__).resolve().parent
+# Between two faults, so that everybody has locked in peace.
+PAUSE = 0.5
+
+
+@dataclass
+class Round:
+    """One or more faults at once, and what came of them."""
+
+    faults: list  # of (Fault, Site)
+    start: int = 0
+    end: int = 0  # when service had resumed
+    resumed: dict = default(default_factory=dict)  # site -> seconds after the end of the fault
+    lost: list = default(default_factory=list)
+
+    @property
+    def name(self):
+        """What it is called."""
+        return " + ".join(f"{fault.name} ({site.name})" for fault, site in self.faults)
+
+    def unexpected(self):
+        """The losses that ought not to be.  Of faults at once, only what holds for each is said."""
+        spared = []
+        for request in self.lost:
+            place = request.client.partition("-")[0]
+            allowed = any(fault.loses not in (ALL, OTHERS) or
+                          (fault.loses == OTHERS and site.name == place)
+                          for fault, site in self.faults)
+            if not allowed and len(self.faults) == 1:
+                spared.append(request)
+        return spared
+
+
+def run_faults(field, one):
+    """Lets the faults of a round happen, side by side."""
+    running = [(time.monotonic() + field.random.uniform(0, 1) * (len(one.faults) > 1),
+                fault.run(field, site)) for fault, site in one.faults]
+    while running:
+        running.sort(key=lambda entry: entry[0])
+        due, generator = running[0]
+        if time.monotonic() < due:
+            field.tick()
+            time.sleep(0.02)  # the pace of the campaign, nothing is waited for
+            continue
+        running.pop(0)
+        try:
+            running.append((time.monotonic() + next(generator), generator))
+        except StopIteration:
+            pass
+
+
+def await_service(field, one):
+    """Waits until every machine takes locks again; notes how long that took."""
+    start = time.monotonic()
+    for site in field.sites:
+        site.ask()
+    waiting = list(field.sites)
+
+    def answered():
+        field.tick()
+        for site in list(waiting):
+            if site.answered():
+                one.resumed[site.name] = time.monotonic() - start
+                waiting.remove(site)
+        return not waiting
+
+    wait_until(answered, 6 * TTL, f"locks are taken again after {one.name}")
+
+
+def play(field, one):
+    """One round."""
+    one.start = time.monotonic_ns()
+    run_faults(field, one)
+    await_service(field, one)
+    one.end = time.monotonic_ns()
+    until = time.monotonic() + PAUSE
+    while time.monotonic() < until:
+        field.tick()
+        time.sleep(0.02)  # the pace of the campaign
+    slowest = max(one.resumed.values())
+    print(f"{(one.end - one.start) / 1e9:6.1f} s  back after {slowest:4.1f} s  {one.name}",
+          flush=True)
+    if slowest > TTL:
+        field.problem(f"service resumed only {slowest:.1f} s after: {one.name}")
+
+
+def singles(field, only):
+    """Each fault once; those of a single machine hit one where a lock is held for long."""
+    for fault in FAULTS:
+        if not only or any(word in fault.name for word in only):
+            yield Round([(fault, field.sitter())])
+
+
+def mixed(field):
+    """Two or three faults at once, for ever; at most one of them hurts the cluster."""
+    while True:
+        sites = field.random.sample(field.sites, field.random.randint(2, 3))
+        chosen, cluster = [], False
+        for site in sites:
+            fault = field.random.choice([f for f in FAULTS if not (f.cluster and cluster)])
+            cluster = cluster or fault.cluster
+            chosen.append((fault, site))
+        yield Round(chosen)
+
+
+def verdict(field, rounds):
+    """Reads the histories; prints what they show."""
+    seen = history.read(field.histories)
+    problems = history.check(seen, field.register_entries())
+    for one in rounds:
+        one.lost = seen.losses(one.start, one.end)
+        problems += [f"{request} was lost by: {one.name}" for request in one.unexpected()]
+    granted = [request for request in seen.requests if request.token is not None]
+    waits = sorted(r.answered - r.called for r in granted if r.how in ("wait", "posix"))
+    print(f"{len(seen.requests)} requests of {len({r.client for r in seen.requests})} clients, "
+          f"{len(granted)} granted, {sum(r.lost is not None for r in seen.requests)} lost, "
+          f"{len(seen.killed)} clients killed; "
+          f"{sum(not w.stale for w in seen.writes)} writes taken by the registers, "
+          f"{sum(w.stale for w in seen.writes)} refused; "
+          f"longest wait {waits[-1] / 1e9 if waits else 0:.1f} s")
+    if not granted or not seen.writes:
+        problems.append("nothing was granted or written, so nothing was shown")
+    return problems
+
+
+def markdown(rounds):
+    """The table of the faults and their outcome."""
+    lines = ["| fault | may lose locks | lost | in service again after |", "|---|---|---|---|"]
+    for one in rounds:
+        if len(one.faults) == 1 and one.end:
+            fault = one.faults[0][0]
+            lines.append(f"| {fault.name} | {fault.loses} | {len(one.lost)} | "
+                         f"{max(one.resumed.values()):.1f} s |")
+    return "\n".join(lines) + "\n"
+
+
+def build(programs):
+    """The C and Go programs."""
+    subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-o", programs / "worker",
+                    HERE / "worker.c"], check=True)
+    subprocess.run(["/usr/bin/go", "build", "-o", programs / "peer", HERE / "peer.go"], check=True)
+
+
+def run_campaign(field, options):
+    """All rounds; those that were played."""
+    end = time.monotonic() + options.minutes * 60
+    rounds = []
+    everything = singles(field, options.fault)
+    if not options.fault:
+        everything = itertools.chain(everything, mixed(field))
+    try:
+        await_service(field, Round([]))
+        field.await_clients()
+        for one in everything:
+            if len(one.faults) > 1 and time.monotonic() > end:
+                break
+            rounds.append(one)
+            play(field, one)
+    except AssertionError as error:
+        field.problem(f"{rounds[-1].name if rounds else 'the start'}: {error}")
+    field.quiet_end()
+    return rounds
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tests/campaign", description=__doc__.splitlines()[0])
+    parser.add_argument("minutes", nargs="?", type=float, default=0,
+                        help="go on with several faults at once until so much time has passed")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 31))
+    parser.add_argument("--fault", action="append", help="only those whose name has this word in it")
+    parser.add_argument("--table", type=Path, help="where to write the outcome as Markdown")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and what was started is ended
+    print(f"seed {options.seed}", flush=True)
+    base = Path(tempfile.mkdtemp(prefix="latchfs-campaign-"))
+    base.chmod(0o755)
+    build(base)
+    with Field(base, base, options.seed) as field:
+        rounds = run_campaign(field, options)
+        problems = field.problems + verdict(field, rounds)
+    if options.table:
+        options.table.write_text(markdown(rounds), encoding="utf-8")
+    for problem in problems:
+        print(f"BROKEN: {problem}")
+    if problems:
+        print(f"see {base}")
+        return 1
+    shutil.rmtree(base)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: MIT
+"""Where a campaign takes place: a cluster of etcd, three machines with mounts, clients on them.
+
+Every machine reaches every member through a wire of its own, and so does every member its peers.
+"""
+
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "integration"))
+
+# These are the test suite's, in the directory that was just added.
+from children import Agent, end_group
+from etcdserver import Cluster
+from mounting import Mount
+from support import PATIENCE, run, wait_until
+from wire import PeerWire, Wire
+
+PREFIX = "/campaign"
+LOCKS = 6
+WORKERS = 5
+TTL = 5
+USER, PASSWORD = "locks", "campaign"
+SANITIZER = {"ASAN_OPTIONS": "detect_leaks=1:exitcode=99:verify_asan_link_order=0"}
+
+
+def until(condition, what, deadline=PATIENCE):
+    """For what goes on beside others: yields pauses until a condition holds."""
+    end = time.monotonic() + deadline
+    while not condition():
+        assert time.monotonic() < end, f"not within {deadline:g} s: {what}"
+        yield 0.05
+
+
+class Site:
+    """One machine: a daemon, its wires to the members, and the clients on its mount."""
+
+    def __init__(self, field, name, environment=None):
+        self.field = field
+        self.name = name
+        self.environment = environment or {}
+        self.wires = [Wire(member.port) for member in field.cluster.members]
+        self.counter = itertools.count(1)
+        self.workers = {}
+        self.dying = []
+        self.mount = None
+        self.open = False  # clients are started anew
+        self.probe = Agent()
+
+    def mount_it(self):
+        """A new daemon."""
+        url = ",".join(wire.url for wire in self.wires)
+        options = [f"ttl={TTL}", "timeout=2", f"name={self.name}", f"user={USER}",
+                   f"password_file={self.field.password}"]
+        self.mount = Mount(f"{url}{PREFIX}", self.field.base / self.name, ",".join(options),
+                           environment=self.environment).expect()
+        self.mount.start()
+        self.open = True
+
+    def fill(self):
+        """Sees to it that enough clients work; what ended badly is a problem."""
+        for name, process in list(self.workers.items()):
+            if process.poll() is None:
+                continue
+            del self.workers[name]
+            if process.returncode not in (0, -signal.SIGKILL):
+                self.field.problem(f"client {name} ended with {process.returncode}")
+        while self.open and len(self.workers) < WORKERS:
+            sits = not any(name.endswith("s") for name in self.workers)
+            name = f"{self.name}-{next(self.counter)}{'s' if sits else ''}"
+            self.workers[name] = self.field.start(
+                self.field.worker, name, self.field.random.randrange(1 << 30), LOCKS,
+                self.field.histories / name, self.field.registers, self.mount.path,
+                *(["sit"] if sits else []))
+
+    def kill_clients(self, count=None):
+        """Kills clients, in whatever they are doing."""
+        victims = self.field.random.sample(list(self.workers), count or len(self.workers))
+        for name in victims:
+            self.field.note("killed", name)
+            self.workers[name].kill()
+        # Who waits for a daemon that stands still dies only when that goes on.
+        self.dying += [self.workers.pop(name) for name in victims]
+
+    def pause_clients(self, number):
+        """SIGSTOP or SIGCONT to all clients."""
+        for process in self.workers.values():
+            process.send_signal(number)
+
+    def ask(self):
+        """Lets the probe ask for a lock of its own."""
+        self.probe.begin("take", self.mount / f"probe-{self.name}")
+
+    def answered(self):
+        """Whether the probe has its lock; asks again if it was refused."""
+        if not self.probe.ready():
+            return False
+        try:
+            self.probe.close(self.probe.finish())
+            return True
+        except OSError:
+            self.ask()
+            return False
+
+    def close(self):
+        """Ends everything by force."""
+        self.open = False
+        if self.mount:
+            self.mount.destroy()
+        for process in [*self.workers.values(), *self.dying, self.probe.process]:
+            end_group(process)
+        for wire in self.wires:
+            wire.close()
+
+
+class Field:
+    """All of it."""
+
+    def __init__(self, base, programs, seed):
+        self.base = base
+        self.random = random.Random(seed)
+        self.histories = base / "histories"
+        self.registers = base / "registers"
+        self.histories.mkdir()
+        self.registers.mkdir()
+        self.password = base / "password"
+        self.password.write_text(PASSWORD, encoding="ascii")
+        self.password.chmod(0o600)
+        self.clock = base / "clock"
+        self.worker, self.peer = programs / "worker", programs / "peer"
+        self.problems = []
+        self.sites = []
+        self.peers = {}
+        self.peer_wires = {}
+        self.controller = None
+        self.cluster = None
+        self.next_kill = 0
+
+    def __enter__(self):
+        try:
+            self.controller = open(self.histories / "controller", "a", encoding="ascii")
+            self.start_cluster()
+            self.set_clock(0)
+            library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+            faked = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(self.clock),
+                     "FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1", **SANITIZER}
+            for name, environment in (("a", None), ("b", None), ("c", faked)):
+                self.sites.append(Site(self, name, environment))
+                self.sites[-1].mount_it()
+            self.start_peers()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *unused):
+        for site in self.sites:
+            site.close()
+        for process in self.peers.values():
+            end_group(process)
+        for wire in self.peer_wires.values():
+            wire.close()
+        if self.cluster:
+            self.cluster.remove()
+        if self.controller:
+            self.controller.close()
+
+    def start_cluster(self):
+        """Three members; users exist, but nobody is asked for a password yet."""
+        self.cluster = Cluster(self.base, self.route)
+        for member in self.cluster.members:
+            member.extra += ["--auth-token-ttl", "3"]
+        self.cluster.start()
+        for words in (["user", "add", f"root:{PASSWORD}"], ["user", "grant-role", "root", "root"],
+                      ["role", "add", "locks"],
+                      ["role", "grant-permission", "locks", "--prefix=true", "readwrite", PREFIX],
+                      ["user", "add", f"{USER}:{PASSWORD}"],
+                      ["user", "grant-role", USER, "locks"]):
+            self.etcdctl(*words)
+
+    def route(self, member):
+        """The peers reach a member through a wire."""
+        wire = self.peer_wires[member.name] = PeerWire(member.peer_port)
+        return wire.url
+
+    def start(self, *words, **options):
+        """A process with a group of its own."""
+        return subprocess.Popen([str(word) for word in words], stdin=subprocess.DEVNULL,
+                                start_new_session=True, **options)
+
+    def start_peers(self):
+        """Other programs that use the same locks, directly on etcd."""
+        urls = ",".join(member.url for member in self.cluster.members)
+        environment = {**os.environ, "PEER_USER": USER, "PEER_PASSWORD": PASSWORD}
+        for name in ("go-1", "go-2"):
+            self.peers[name] = self.start(
+                self.peer, urls, PREFIX, name, self.random.randrange(1 << 30), LOCKS,
+                self.histories / name, self.registers, env=environment,
+                stderr=subprocess.DEVNULL)
+        loop = ('trap "stop=1" TERM; n=0; while [ -z "$stop" ]; do n=$(( (n + 1) % $4 )); '
+                'etcdctl --endpoints="$1" lock --ttl=15 "$2/$n" -- '
+                '"$3" held etcdctl "$n" "$5" || sleep 0.1; done >/dev/null 2>&1')
+        self.peers["etcdctl"] = self.start(
+            "bash", "-c", loop, "bash", urls, PREFIX, self.worker, LOCKS,
+            self.histories / "etcdctl", env={**os.environ, "ETCDCTL_API": "3"})
+
+    # What faults use.
+
+    def set_clock(self, seconds):
+        """Steps the clock that the third daemon sees."""
+        self.clock.write_text(f"{seconds:+d}\n", encoding="ascii")
+
+    def any_member(self):
+        """A member that answers; health would say no to one that is full."""
+
+        def answers(member):
+            try:
+                return member.running() and member.count("/") >= 0
+            except OSError:
+                return False
+
+        return wait_until(lambda: next(filter(answers, self.cluster.members), None),
+                          what="some member answers")
+
+    def leader(self):
+        """The member that leads."""
+
+        def find():
+            for member in self.cluster.members:
+                try:
+                    status = member.call("/v3/maintenance/status")
+                except (OSError, ValueError):
+                    continue
+                if status.get("leader") == status["header"]["member_id"]:
+                    return member
+            return None
+
+        return wait_until(find, what="there is a leader")
+
+    def etcdctl(self, *words):
+        """Any command, on a member that answers."""
+        return self.any_member().etcdctl(*words)
+
+    def our_keys(self):
+        """(key, name of the site) of all claims of our mounts."""
+        found = []
+        for key in self.any_member().keys(f"{PREFIX}/"):
+            try:
+                found.append((key, json.loads(key.value)["host"]))
+            except (ValueError, KeyError, TypeError):
+                continue
+        return found
+
+    def sitter(self):
+        """The machine of which a client holds the lock that is held for long."""
+
+        def find():
+            self.tick()
+            start = f"{PREFIX}/{LOCKS}/"
+            held = [name for key, name in self.our_keys() if key.name.startswith(start)]
+            return held and next(site for site in self.sites if site.name == held[0])
+
+        return wait_until(find, what="somebody has the lock that is held for long")
+
+    def replace_member(self, member):
+        """Throws a member and its data away; the cluster then wants to add an empty one."""
+        rest = [one for one in self.cluster.members if one is not member]
+        identity = f"{int(member.call('/v3/maintenance/status')['header']['member_id']):x}"
+        member.remove()
+        wait_until(rest[0].healthy, what="the rest of the cluster answers")
+        rest[0].etcdctl("member", "remove", identity)
+        # etcd wants to have seen the others for a while before it takes one more.
+        add = rest[0].etcdctl_words("member", "add", member.name, f"--peer-urls={member.peer_url}")
+        yield from until(lambda: run(*add, env={**os.environ, "ETCDCTL_API": "3"}).returncode == 0,
+                         "the new member is accepted")
+        words = member.arguments()
+        words[words.index("--initial-cluster-state") + 1] = "existing"
+        member.arguments = lambda: words
+        member.launch()
+
+    # Running.
+
+    def note(self, verb, *words):
+        """A line of the controller's own history."""
+        print(time.monotonic_ns(), verb, *words, file=self.controller, flush=True)
+
+    def problem(self, text):
+        """Something that must not be."""
+        print(f"  PROBLEM: {text}", flush=True)
+        self.problems.append(text)
+
+    def tick(self):
+        """Sees to the clients: kills one now and then, replaces those that have ended."""
+        for site in self.sites:
+            site.fill()
+            site.mount.check()
+        if time.monotonic() > self.next_kill:
+            self.next_kill = time.monotonic() + self.random.uniform(0.2, 1.5)
+            site = self.random.choice(self.sites)
+            if site.open and site.workers:
+                site.kill_clients(1)
+        for name, process in self.peers.items():
+            if process.poll() is not None:
+                self.problem(f"{name} ended with {process.returncode}")
+                raise SystemExit(1)
+
+    def await_clients(self):
+        """Waits until clients of every machine and all peers have had a lock."""
+
+        def all_work():
+            self.tick()
+            names = {path.name.partition("-")[0] for path in self.histories.iterdir()
+                     if " seen " in path.read_text(encoding="ascii")}
+            return names >= {"go", "etcdctl", *(site.name for site in self.sites)}
+
+        wait_until(all_work, what="everybody gets locks")
+
+    def quiet_end(self):
+        """All clients end in good order, then all daemons; nothing is left in the store."""
+        everybody = dict(self.peers)
+        for site in self.sites:
+            site.open = False
+            everybody.update(site.workers)
+        for process in everybody.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for name, process in everybody.items():
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.problem(f"{name} does not end: what it asked for is not answered")
+        for process in itertools.chain(*(site.dying for site in self.sites)):
+            process.wait(PATIENCE)
+        with open(self.histories / "etcdctl", "a", encoding="ascii") as history:
+            print(time.monotonic_ns(), "end", file=history)
+        for site in self.sites:
+            site.mount.stop()
+        member = self.any_member()
+        wait_until(lambda: not member.count(f"{PREFIX}/"), what="no key is left")
+        wait_until(lambda: not member.leases(), what="no lease is left")
+
+    def register_entries(self):
+        """lock -> [(token, value or None for a read)] of all registers."""
+        found = {}
+        for path in self.registers.iterdir():
+            entries = []
+            for line in path.read_text(encoding="ascii").splitlines():
+                token, what = line.split()
+                entries.append((int(token), None if what == "read" else int(what)))
+            found[path.name] = entries
+        return found

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: MIT
+"""What clients of locks have seen, and the proof that nobody held against the rules.
+
+A client keeps a file with one line for each thing that happened, with a time of CLOCK_MONOTONIC in
+nanoseconds, which is the same for all processes of a machine:
+
+    TIME call SEQ LOCK MODE HOW     asks for a lock; MODE X or S; HOW wait, try, timed, create, posix
+    TIME granted SEQ TOKEN          the call has returned; a token of 0 is not known
+    TIME refused SEQ ERRNO          the call has returned without the lock
+    TIME seen SEQ                   at TIME or later the lock was still held
+    TIME lost SEQ ERRNO             a check said that it is held no longer
+    TIME release SEQ                is about to be given back
+    TIME released SEQ               has been given back
+    TIME write SEQ TOKEN VALUE      the register took the value
+    TIME stale SEQ TOKEN            the register refused: it had seen a larger token
+    TIME end                        the client ended in good order
+
+The controller's file, `controller`, has `TIME killed CLIENT`, written before the signal is sent.
+
+What can be said for certain is that a lock was held from the return of its grant until the last
+moment at which a check was *begun* that said so; without such a check nothing is certain, as the
+loss may have come while the answer was on its way.  Two such spans that exclude each other and
+overlap are a proof that mutual exclusion was broken.
+"""
+
+import errno
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CONTROLLER = "controller"
+
+
+@dataclass
+class Request:
+    """One call for a lock and what came of it; times in nanoseconds, None = did not happen."""
+
+    client: str
+    number: int
+    lock: str
+    shared: bool
+    how: str
+    called: int
+    answered: int = None
+    token: int = None
+    error: int = None
+    seen: int = None
+    lost: int = None
+    release: int = None
+    released: int = None
+
+    def __str__(self):
+        mode = "shared" if self.shared else "exclusive"
+        return f"{self.client}#{self.number} ({mode} {self.how} of {self.lock}, token {self.token})"
+
+    @property
+    def proven(self):
+        """Whether it certainly held: from `answered` until `seen`."""
+        return self.token is not None and self.seen is not None
+
+
+@dataclass
+class Write:
+    """What a client believes it did to a register."""
+
+    request: Request
+    time: int
+    token: int
+    value: int = None
+    stale: bool = False
+
+
+@dataclass
+class History:
+    """All that was seen in one run."""
+
+    requests: list = field(default_factory=list)
+    writes: list = field(default_factory=list)
+    ended: set = field(default_factory=set)
+    killed: dict = field(default_factory=dict)
+    broken: list = field(default_factory=list)
+
+    def proven(self):
+        """lock -> the requests that certainly held it, by the time of the grant."""
+        found = {}
+        for request in sorted((r for r in self.requests if r.proven), key=lambda r: r.answered):
+            found.setdefault(request.lock, []).append(request)
+        return found
+
+    def losses(self, start, end):
+        """The requests whose lock was found lost between two times."""
+        return [r for r in self.requests if r.lost is not None and start <= r.lost < end]
+
+
+def read_line(history, client, requests, words):
+    """Adds one line of a client's file."""
+    time, verb, *rest = words
+    time = int(time)
+    if verb == "end":
+        history.ended.add(client)
+        return
+    number = int(rest[0])
+    if verb == "call":
+        request = Request(client, number, rest[1], rest[2] == "S", rest[3], time)
+        requests[number] = request
+        history.requests.append(request)
+        return
+    request = requests[number]
+    if verb == "granted":
+        request.answered, request.token = time, int(rest[1])
+    elif verb == "refused":
+        request.answered, request.error = time, int(rest[1])
+    elif verb in ("seen", "lost", "release", "released"):
+        setattr(request, verb, time)
+    elif verb == "write":
+        history.writes.append(Write(request, time, int(rest[1]), int(rest[2])))
+    elif verb == "stale":
+        history.writes.append(Write(request, time, int(rest[1]), stale=True))
+    else:
+        raise ValueError(verb)
+
+
+def read_client(history, client, text):
+    """Adds one client's file.  Its last line may be torn if the client was killed."""
+    requests = {}
+    lines = text.split("\n")
+    for line in lines[:-1]:
+        try:
+            read_line(history, client, requests, line.split())
+        except (ValueError, KeyError, IndexError):
+            history.broken.append(f"{client}: no such line in a history: {line!r}")
+    if lines[-1] and client not in history.killed:
+        history.broken.append(f"{client}: ends within a line: {lines[-1]!r}")
+
+
+def read(directory):
+    """The history of all files in a directory."""
+    history = History()
+    controller = Path(directory) / CONTROLLER
+    if controller.exists():
+        for line in controller.read_text(encoding="ascii").splitlines():
+            time, verb, *rest = line.split()
+            if verb == "killed":
+                history.killed[rest[0]] = int(time)
+    for path in sorted(Path(directory).iterdir()):
+        if path.name != CONTROLLER:
+            read_client(history, path.name, path.read_text(encoding="ascii", errors="replace"))
+    return history
+
+
+# The rules.  Each gives a list of sentences, one for each time it was broken.
+
+
+def check_exclusion(history):
+    """Nobody holds while somebody else holds who excludes it."""
+    found = []
+    for requests in history.proven().values():
+        # Whoever holds for longest among those that came before, of each kind.
+        longest = {True: None, False: None}
+        for request in requests:
+            rivals = [longest[False]] if request.shared else list(longest.values())
+            for rival in rivals:
+                if rival and rival.seen > request.answered:
+                    found.append(f"{request} was granted {rival.seen - request.answered} ns"
+                                 f" before {rival} ended")
+            former = longest[request.shared]
+            if former is None or former.seen < request.seen:
+                longest[request.shared] = request
+    return found
+
+
+def check_tokens(history):
+    """Tokens grow with every exclusive holder, and no two holders have the same one."""
+    found = []
+    for requests in history.proven().values():
+        owners, newest, newest_exclusive = {}, None, None
+        for request in requests:
+            if not request.token:
+                continue
+            if request.token in owners:
+                found.append(f"{request} has the token of {owners[request.token]}")
+            owners[request.token] = request
+            before = newest_exclusive if request.shared else newest
+            if before and before.token > request.token:
+                found.append(f"{request} came after {before}")
+            if newest is None or newest.token < request.token:
+                newest = request
+            if not request.shared:
+                newest_exclusive = request
+    return found
+
+
+def check_order(history):
+    """Who asked when another had its answer already stands behind that one in the queue."""
+    found = []
+    for requests in history.proven().values():
+        known = [r for r in requests if r.token]
+        answered = 0
+        newest = None  # of those whose answer came before the request that is looked at
+        for request in sorted(known, key=lambda r: r.called):
+            while answered < len(known) and known[answered].answered < request.called:
+                if newest is None or newest.token < known[answered].token:
+                    newest = known[answered]
+                answered += 1
+            if newest and newest.token > request.token:
+                found.append(f"{request} was asked for after {newest} had been granted")
+    return found
+
+
+# What a call may be refused with, by the way it was made; EIO and the like only by a fault.
+FAULTS = {errno.EIO, errno.EACCES, errno.ENOSPC, errno.ENOTCONN, errno.ECONNABORTED}
+REFUSALS = {
+    "wait": {errno.EINTR},
+    "posix": {errno.EINTR},
+    "timed": {errno.EINTR},
+    "try": {errno.EWOULDBLOCK, errno.EINTR},
+    "create": {errno.EEXIST, errno.EINTR},
+}
+
+
+def check_answers(history):
+    """Every call is answered, unless its client was killed, and only with what is promised."""
+    found = [f"{client} neither ended nor was killed"
+             for client in {r.client for r in history.requests}
+             if client not in history.ended and client not in history.killed]
+    for request in history.requests:
+        if request.answered is None and request.client not in history.killed:
+            found.append(f"{request} was never answered")
+        if request.error is not None and request.error not in REFUSALS[request.how] | FAULTS:
+            found.append(f"{request} was refused with {errno.errorcode.get(request.error)}")
+    return found
+
+
+def check_register(history, lock, entries):
+    """The guarded register of a lock took no write of an old token, and no update was lost.
+
+    entries: what the register has carried out, in order: (token, value), value None for a read.
+    Every client reads and writes with its token and writes the value that it read plus 1.
+    """
+    found = []
+    newest, value = 0, 0
+    for token, written in entries:
+        if token < newest:
+            found.append(f"the register of {lock} took token {token} after {newest}")
+        newest = max(newest, token)
+        if written is None:
+            continue
+        if written != value + 1:
+            found.append(f"the register of {lock} went from {value} to {written}")
+        value = written
+    carried_out = {entry for entry in entries if entry[1] is not None}
+    for write in history.writes:
+        if write.request.lock == lock and not write.stale:
+            if (write.token, write.value) not in carried_out:
+                found.append(f"{write.request}: its write of {write.value} is not in the register")
+    return found
+
+
+def check(history, registers):
+    """All rules; registers: lock -> entries."""
+    found = list(history.broken)
+    for rule in (check_exclusion, check_tokens, check_order, check_answers):
+        found += rule(history)
+    for lock, entries in registers.items():
+        found += check_register(history, lock, entries)
+    return found

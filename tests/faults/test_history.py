@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""The checker finds what it is there to find, and nothing in a history that is as it should be."""
+
+import errno
+
+import pytest
+
+import history
+
+GOOD = {
+    "a": """10 call 1 x X wait
+11 granted 1 5
+12 seen 1
+13 write 1 5 1
+14 seen 1
+15 release 1
+16 released 1
+30 call 2 x S wait
+31 granted 2 8
+40 seen 2
+41 release 2
+42 released 2
+43 end
+""",
+    "b": f"""12 call 1 x X wait
+17 granted 1 6
+18 seen 1
+19 write 1 6 2
+20 release 1
+21 released 1
+22 call 2 x X try
+23 refused 2 {errno.EWOULDBLOCK}
+32 call 3 x S wait
+33 granted 3 9
+39 seen 3
+40 release 3
+41 released 3
+42 end
+""",
+    "c": """22 call 1 x X create
+23 granted 1 7
+24 seen 1
+25 lost 1 5
+26 stale 1 7
+44 call 2 x X wait
+""",
+    "controller": "45 killed c\n",
+}
+REGISTERS = {"x": [(5, None), (5, 1), (6, None), (6, 2), (8, None)]}
+
+
+def findings(tmp_path, files, registers=None):
+    """What the checker says of a history."""
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="ascii")
+    return history.check(history.read(tmp_path), REGISTERS if registers is None else registers)
+
+
+def changed(client, old, new):
+    """The good history, but for one thing."""
+    assert GOOD[client].count(old) == 1
+    return {**GOOD, client: GOOD[client].replace(old, new)}
+
+
+def test_a_good_history(tmp_path):
+    """Waiters, a try, shared holders at once, a loss, a refused write, a killed client."""
+    assert findings(tmp_path, GOOD) == []
+
+
+BAD = {
+    "two exclusive holders": (changed("a", "14 seen 1", "18 seen 1"), "before a#1"),
+    "a shared and an exclusive holder": (changed("c", "24 seen 1", "34 seen 1"), "before c#1"),
+    "an exclusive and a shared holder": (
+        {**GOOD, "d": "34 call 1 x X wait\n35 granted 1 10\n36 seen 1\n37 end\n"}, "before"),
+    "the same token twice": (changed("b", "granted 1 6", "granted 1 5"), "has the token of"),
+    "a smaller token for a later holder": (changed("c", "granted 1 7", "granted 1 4"), "came after"),
+    "a smaller token for a shared holder": (changed("a", "granted 2 8", "granted 2 3"),
+                                            "came after"),
+    "overtaken": (
+        {**GOOD, "d": "50 call 1 x X wait\n51 granted 1 20\n52 seen 1\n53 end\n",
+         "e": "54 call 1 x X wait\n55 granted 1 19\n56 seen 1\n57 end\n"}, "asked for after"),
+    "a call without an answer": (changed("b", "33 granted 3 9\n39 seen 3\n40 release 3\n"
+                                         "41 released 3\n", ""), "never answered"),
+    "a client that is neither dead nor done": ({**GOOD, "controller": ""}, "neither ended"),
+    "ENOLCK": (changed("b", f"refused 2 {errno.EWOULDBLOCK}", f"refused 2 {errno.ENOLCK}"),
+               "ENOLCK"),
+    "EWOULDBLOCK for one who waits": (
+        changed("a", "11 granted 1 5\n12 seen 1\n13 write 1 5 1\n14 seen 1\n15 release 1\n"
+                "16 released 1\n", f"11 refused 1 {errno.EWOULDBLOCK}\n"), "EAGAIN"),
+    "a line that says nothing": (changed("a", "43 end", "43 end of it\n44 what"), "no such line"),
+    "a torn line": (changed("b", "42 end\n", "42 e"), "within a line"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_history(tmp_path, name):
+    """Each rule, broken once, is found."""
+    files, word = BAD[name]
+    found = findings(tmp_path, files)
+    assert any(word in line for line in found), found
+
+
+@pytest.mark.parametrize("entries, word", [
+    ([(5, None), (5, 1), (6, None), (5, None), (6, 2)], "took token 5 after 6"),
+    ([(5, None), (6, None), (5, 1), (6, 2)], "took token 5 after 6"),
+    ([(5, None), (6, None), (5, 1), (6, 1)], "went from 1 to 1"),
+    ([(5, None), (5, 1), (6, None), (6, 3)], "went from 1 to 3"),
+    ([(5, None), (5, 1), (6, None)], "its write of 2 is not in the register"),
+])
+def test_a_bad_register(tmp_path, entries, word):
+    """An old token that was taken, an update that was lost, a write that is not there."""
+    assert any(word in line for line in findings(tmp_path, GOOD, {"x": entries}))

@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: MIT
+/*
+ * worker NAME SEED LOCKS HISTORY REGISTERS DIRECTORY: takes the locks 0..LOCKS-1 of a mount in
+ * every way there is, at random, holds them for a while, and writes down what it sees (history.py
+ * says how).  Ends in good order on SIGTERM; may be killed at any time.
+ *
+ * worker held NAME LOCK HISTORY: for who is called while something else holds that lock; writes
+ * that down.
+ *
+ * A register is a file of entries of 64 bytes, "TOKEN read" or "TOKEN VALUE", which is only
+ * appended to, under a local lock.  It refuses whom it knows to be late: a token below the last
+ * one.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { ENTRY = 64, MS = 1000000 };
+
+static int history, directory, registers;
+static unsigned int seed;
+static unsigned long number; /* of the request */
+static bool sits;
+static volatile sig_atomic_t stop;
+
+static void on_signal(int signal)
+{
+	if (signal == SIGTERM)
+		stop = 1;
+}
+
+static uint64_t now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (uint64_t)time.tv_sec * 1000 * MS + (uint64_t)time.tv_nsec;
+}
+
+static void rest(uint64_t nanoseconds)
+{
+	struct timespec time = {.tv_sec = (time_t)(nanoseconds / (1000 * MS)),
+		.tv_nsec = nanoseconds % (1000 * MS)};
+
+	nanosleep(&time, NULL);
+}
+
+static unsigned int below(unsigned int limit)
+{
+	return (unsigned int)rand_r(&seed) % limit;
+}
+
+static void fail(const char *what)
+{
+	perror(what);
+	_exit(2);
+}
+
+/* One line, in one write: a killed worker leaves whole lines. */
+static void note_at(uint64_t time, const char *format, ...)
+{
+	char line[256];
+	int length = snprintf(line, sizeof(line), "%" PRIu64 " ", time);
+	va_list arguments;
+
+	va_start(arguments, format);
+	length += vsnprintf(line + length, sizeof(line) - (size_t)length, format, arguments);
+	va_end(arguments);
+	line[length++] = '\n';
+	if (write(history, line, (size_t)length) != length)
+		fail("history");
+}
+
+/* --- the register --- */
+
+struct entry {
+	uint64_t token, value;
+};
+
+/* The newest token and the value; the register is locked. */
+static struct entry newest(int fd)
+{
+	struct entry found = {0};
+	char text[ENTRY + 1] = "";
+	off_t end = lseek(fd, 0, SEEK_END);
+	bool has_token = false;
+
+	for (; end >= ENTRY; end -= ENTRY) {
+		unsigned long long token, value;
+		if (pread(fd, text, ENTRY, end - ENTRY) != ENTRY)
+			fail("register");
+		int fields = sscanf(text, "%llu %llu", &token, &value);
+		if (!has_token)
+			found.token = token;
+		has_token = true;
+		if (fields == 2) {
+			found.value = value;
+			break;
+		}
+	}
+	return found;
+}
+
+static void append(int fd, uint64_t token, const char *what)
+{
+	char text[ENTRY + 1];
+
+	snprintf(text, sizeof(text), "%-20" PRIu64 " %-42s\n", token, what);
+	if (write(fd, text, ENTRY) != ENTRY)
+		fail("register");
+}
+
+static int open_register(unsigned int lock)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "%u", lock);
+	int fd = openat(registers, name, O_RDWR | O_CREAT | O_APPEND, 0666);
+	if (fd < 0)
+		fail(name);
+	while (flock(fd, LOCK_EX) < 0)
+		;
+	return fd;
+}
+
+/* False if the register has seen a larger token. */
+static bool register_read(unsigned int lock, uint64_t token, uint64_t *value)
+{
+	int fd = open_register(lock);
+	struct entry entry = newest(fd);
+	bool fresh = entry.token <= token;
+
+	if (fresh)
+		append(fd, token, "read");
+	*value = entry.value;
+	close(fd);
+	return fresh;
+}
+
+static bool register_write(unsigned int lock, uint64_t token, uint64_t value)
+{
+	char text[24];
+	int fd = open_register(lock);
+	bool fresh = newest(fd).token <= token;
+
+	snprintf(text, sizeof(text), "%" PRIu64, value);
+	if (fresh)
+		append(fd, token, text);
+	close(fd);
+	return fresh;
+}
+
+/* Adds 1, as a client does that trusts its lock, and takes its time. */
+static void count(unsigned int lock, uint64_t token, uint64_t pause)
+{
+	uint64_t value;
+	bool fresh = register_read(lock, token, &value);
+
+	if (fresh) {
+		rest(pause);
+		fresh = register_write(lock, token, value + 1);
+	}
+	if (fresh)
+		note_at(now(), "write %lu %" PRIu64 " %" PRIu64, number, token, value + 1);
+	else
+		note_at(now(), "stale %lu %" PRIu64, number, token);
+}
+
+/* --- holding --- */
+
+/* The token as the handle's own record says it; 0 with errno if the lock is lost. */
+static uint64_t read_token(int fd)
+{
+	char text[1024];
+	unsigned long long token;
+	ssize_t size = pread(fd, text, sizeof(text) - 1, 0);
+
+	if (size < 0)
+		return 0;
+	text[size] = '\0';
+	if (sscanf(text, "token=%llu", &token) == 1)
+		return token;
+	errno = EPROTO;
+	return 0;
+}
+
+/* Looks again and again whether the lock is held, until `end`; false once it is not. */
+static bool watch_over(int fd, uint64_t token, uint64_t end)
+{
+	uint64_t noted = 0;
+
+	for (;;) {
+		uint64_t begun = now();
+		uint64_t seen = read_token(fd);
+		if (!seen && errno == EINTR && !stop)
+			continue;
+		if (seen != token) {
+			note_at(now(), "lost %lu %d", number, seen ? EPROTO : errno);
+			return false;
+		}
+		bool last = begun >= end || stop;
+		if (last || begun > noted + 20 * MS) {
+			note_at(begun, "seen %lu", number);
+			noted = begun;
+		}
+		if (last)
+			return true;
+		rest((1 + below(4)) * MS);
+	}
+}
+
+static uint64_t some_time(void)
+{
+	unsigned int dice = below(100);
+
+	if (sits)
+		return (2000 + below(8000)) * (uint64_t)MS;
+	if (dice < 80)
+		return below(10) * MS;
+	if (dice < 98)
+		return below(100) * (uint64_t)MS;
+	return below(4000) * (uint64_t)MS;
+}
+
+/* What one does with a lock.  One in fifty does not look whether it is still held. */
+static void hold(int fd, unsigned int lock, uint64_t token, bool shared)
+{
+	if (!shared && !sits && below(50) == 0) {
+		count(lock, token, below(8000) * (uint64_t)MS);
+		return;
+	}
+	uint64_t half = some_time() / 2;
+	if (!watch_over(fd, token, now() + half))
+		return;
+	if (!shared)
+		count(lock, token, below(3) * (uint64_t)MS);
+	watch_over(fd, token, now() + half);
+}
+
+/* --- taking --- */
+
+enum how { WAIT, TRY, TIMED, CREATE, POSIX };
+
+static const char *const how_names[] = {"wait", "try", "timed", "create", "posix"};
+
+static enum how some_way(void)
+{
+	unsigned int dice = below(100);
+
+	return dice < 50 ? WAIT : dice < 70 ? TRY : dice < 80 ? TIMED : dice < 90 ? CREATE : POSIX;
+}
+
+static int set_range(int fd, int command, short type)
+{
+	struct flock range = {.l_type = type, .l_whence = SEEK_SET};
+
+	return fcntl(fd, command, &range);
+}
+
+static void set_timer(unsigned int milliseconds)
+{
+	struct itimerval timer = {.it_value.tv_usec = milliseconds * 1000};
+
+	setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+static int take(int fd, enum how how, bool shared)
+{
+	int kind = shared ? LOCK_SH : LOCK_EX, result;
+
+	switch (how) {
+	case POSIX:
+		return set_range(fd, F_SETLKW, shared ? F_RDLCK : F_WRLCK);
+	case TRY:
+		return flock(fd, kind | LOCK_NB);
+	case TIMED:
+		set_timer(1 + below(200));
+		result = flock(fd, kind);
+		set_timer(0);
+		return result;
+	case WAIT:
+	case CREATE:
+		break;
+	}
+	return flock(fd, kind);
+}
+
+/* Opens the lock file and takes the lock; 0 or the error. */
+static int open_and_take(int *fd, unsigned int lock, enum how how, bool shared)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "%u", lock);
+	*fd = openat(directory, name, O_RDWR | O_CREAT | (how == CREATE ? O_EXCL : 0), 0666);
+	if (*fd < 0 || (how != CREATE && take(*fd, how, shared) < 0))
+		return errno;
+	return 0;
+}
+
+/* A lock file is given back by closing, the others mostly before that. */
+static void give_back(int fd, enum how how)
+{
+	note_at(now(), "release %lu", number);
+	if (how == CREATE || below(4) == 0)
+		return;
+	if (how == POSIX)
+		set_range(fd, F_SETLK, F_UNLCK);
+	else
+		flock(fd, LOCK_UN);
+}
+
+/* One request; 0 or the error. */
+static int cycle(unsigned int lock, enum how how, bool shared)
+{
+	int fd;
+
+	note_at(now(), "call %lu %u %c %s", ++number, lock, shared ? 'S' : 'X', how_names[how]);
+	int error = open_and_take(&fd, lock, how, shared);
+	uint64_t answered = now();
+	uint64_t token = error ? 0 : read_token(fd);
+	if (!error && !token)
+		error = errno; /* lost while the answer was on its way */
+	if (token) {
+		note_at(answered, "granted %lu %" PRIu64, number, token);
+		hold(fd, lock, token, shared);
+		give_back(fd, how);
+	} else {
+		note_at(answered, "refused %lu %d", number, error);
+	}
+	if (fd >= 0)
+		close(fd);
+	if (token)
+		note_at(now(), "released %lu", number);
+	return error;
+}
+
+/* The mount itself, so that later nothing but this mount is ever asked.  False if it is dead. */
+static bool open_mount(const char *path)
+{
+	while (!stop) {
+		directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (directory >= 0)
+			return true;
+		if (errno != EIO && errno != EACCES)
+			return false;
+		rest(20 * MS);
+	}
+	return false;
+}
+
+static void work(unsigned int locks)
+{
+	while (!stop) {
+		enum how how = sits ? WAIT : some_way();
+		bool shared = !sits && how != CREATE && below(4) == 0;
+		int error = cycle(sits ? locks : below(locks), how, shared);
+		/* A mount that has died is not coming back for us. */
+		if (error == ENOTCONN || error == ECONNABORTED)
+			return;
+		/* A store that is away is not asked in a tight loop. */
+		rest(error == 0 || error == EWOULDBLOCK ? below(3) * (uint64_t)MS : 20 * MS);
+	}
+}
+
+static int held(char **argv)
+{
+	history = open(argv[4], O_WRONLY | O_CREAT | O_APPEND, 0666);
+	if (history < 0)
+		fail(argv[4]);
+	number = (unsigned long)now();
+	note_at(now(), "call %lu %s X wait", number, argv[3]);
+	note_at(now(), "granted %lu 0", number);
+	rest(5 * MS);
+	note_at(now(), "seen %lu", number);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct sigaction alarm = {.sa_handler = on_signal}; /* interrupts what waits */
+	struct sigaction end = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+
+	if (argc == 5 && strcmp(argv[1], "held") == 0)
+		return held(argv);
+	sits = argc == 8 && strcmp(argv[7], "sit") == 0;
+	if (argc != 7 && !sits)
+		return 2;
+	sigaction(SIGALRM, &alarm, NULL);
+	sigaction(SIGTERM, &end, NULL);
+	seed = (unsigned int)strtoul(argv[2], NULL, 10);
+	unsigned int locks = (unsigned int)strtoul(argv[3], NULL, 10);
+	history = open(argv[4], O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+	registers = open(argv[5], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (history < 0 || registers < 0)
+		fail(argv[1]);
+	if (open_mount(argv[6]))
+		work(locks);
+	note_at(now(), "end");
+	return 0;
+}

@@ -155,12 +155,15 @@ def main():
     found = setups(options)
     options.load = os.getloadavg()[0]
     start = time.monotonic()
+    failure = None
     try:
         measure_all(found, options)
     except (Failed, AssertionError) as error:
-        sys.exit(f"failed: {error}")
+        failure = f"failed: {error}"
     options.took = time.monotonic() - start
-    write(found, options)
+    # What was measured until then is worth having.
+    write([setup for setup in found if setup.lines or setup.crowds], options)
+    sys.exit(failure)
 
 
 if __name__ == "__main__":

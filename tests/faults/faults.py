@@ -306,7 +306,7 @@ def daemon_killed(field, site):
     yield from until(lambda: not site.workers, "the clients notice")
     yield from until(lambda: not site.mount.mounted(), "it is unmounted")
     abort_connection(site.mount.path)
-    site.mount_it()
+    yield from site.mount_again()
 
 
 @fault("the last clients of a lazily unmounted mount are killed")
@@ -318,7 +318,7 @@ def unmounted_lazily(field, site):
     site.kill_clients()
     yield from until(lambda: not site.mount.alive(), "the daemon ends")
     assert site.mount.process.returncode == 0, site.mount.log()[-2000:]
-    site.mount_it()
+    yield from site.mount_again()
 
 
 @fault("an unmount meets a busy mount point")

@@ -55,13 +55,25 @@ class Site:
         self.open = False  # clients are started anew
         self.probe = Agent()
 
+    def mount_again(self):
+        """A new daemon, as soon as the store lets one in."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self.mount_it()
+                return
+            except AssertionError:
+                if time.monotonic() > deadline or self.mount.process.poll() != 1:
+                    raise
+            yield 0.5
+
     def mount_it(self):
         """A new daemon."""
         url = ",".join(wire.url for wire in self.wires)
         options = [f"ttl={TTL}", "timeout=2", f"name={self.name}", f"user={USER}",
                    f"password_file={self.field.password}"]
         self.mount = Mount(f"{url}{PREFIX}", self.field.base / self.name, ",".join(options),
-                           environment=self.environment).expect()
+                           environment=self.environment).expect().expect("can't be used")
         self.mount.start()
         self.open = True
 

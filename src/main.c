@@ -30,6 +30,7 @@
  *       policy, record  what it keeps of directories and holders
  *       etcd/etcd     the store on etcd: session, watch and places put together
  *       etcd/places   join, try, leave, confirm
+ *       etcd/evict    taking somebody's place away
  *       etcd/batch    these, many in one transaction
  *       etcd/names    lookup, listing, directories
  *       etcd/lease    the lease and its deadline

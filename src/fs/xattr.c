@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* Extended attributes: who holds a lock, and the policies of a directory. */
+/* Extended attributes: who holds a lock, breaking it, and the policies of a directory. */
 #include <errno.h>
 #include <linux/limits.h>
 #include <string.h>
 #include <sys/xattr.h>
 
 #include "base/buffer.h"
+#include "base/log.h"
+#include "base/proc.h"
 #include "base/util.h"
 #include "fs/fs.h"
 #include "fs/node.h"
@@ -15,6 +17,7 @@
 static const char name_prefix[] = "user.latchfs.";
 static const char holder_name[] = "user.latchfs.holder";
 static const char queue_name[] = "user.latchfs.queue";
+static const char break_name[] = "user.latchfs.break"; /* to be set, never read */
 
 /* The policy's name within an attribute's, or NULL. */
 static const char *policy_of(const char *attribute)
@@ -136,6 +139,41 @@ void fs_listxattr(struct request *request, struct node *node, size_t size)
 		describe_for_list(request);
 }
 
+/* --- breaking a lock --- */
+
+/* request->data: the token. */
+static void on_evicted(void *user, int result)
+{
+	struct request *request = user;
+	struct proc_identity who;
+
+	if (!result) {
+		proc_identify(request->pid, &who);
+		log_info("lock %s: token %s was broken by user %u (process %d, %s)", request->path,
+			request->data, (unsigned int)request->uid, (int)who.pid, who.command);
+	}
+	reply_error(request, result == STORE_GONE ? -ESTALE : result);
+}
+
+static void break_lock(
+	struct request *request, struct node *node, const char *value, size_t size, int flags)
+{
+	struct store *store = request->fs->store;
+	cleanup(free_ptr) char *text = xasprintf("%.*s", (int)size, value);
+	uint64_t token;
+
+	request->node = node;
+	request->path = xstrdup(node->path);
+	if (flags & XATTR_REPLACE) {
+		reply_error(request, -ENODATA);
+	} else if (*text == '0' || parse_u64(text, 10, INT64_MAX, &token) < 0) {
+		reply_error(request, -EINVAL);
+	} else {
+		request->data = take(text);
+		store->ops->evict(store, request->path, token, request->uid, on_evicted, request);
+	}
+}
+
 /* --- changing --- */
 
 static void on_changed(void *user, int result)
@@ -201,10 +239,12 @@ void fs_setxattr(struct request *request, struct node *node, const char *name, c
 	size_t size, int flags)
 {
 	request->flags = flags;
-	if (size && !memchr(value, '\0', size))
-		start_change(request, node, name, value, size);
-	else
+	if (!size || memchr(value, '\0', size))
 		reply_error(request, -EINVAL);
+	else if (!node->is_directory && strcmp(name, break_name) == 0)
+		break_lock(request, node, value, size, flags);
+	else
+		start_change(request, node, name, value, size);
 }
 
 void fs_removexattr(struct request *request, struct node *node, const char *name)

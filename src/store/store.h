@@ -50,6 +50,7 @@ struct store_place {
 	bool leaving;
 	void *leave;        /* the operation that gives it back */
 	uint64_t placed_at; /* when, on the store's own count */
+	uint64_t deleted;   /* not placed: revision of a delete of which was told before */
 	UT_hash_handle hh;
 };
 
@@ -190,6 +191,13 @@ struct store_ops {
 	/* Stores place->record anew: 0, STORE_GONE, STORE_LOST. */
 	void (*write)(
 		struct store *store, struct store_place *place, store_done_fn *fn, void *user);
+	/*
+	 * Takes somebody's place away, ours or another's: the one with that token, whoever holds it
+	 * if uid is 0, else only if its record names that user (-EPERM).  STORE_GONE: there is no
+	 * such token in the queue.  Of ours `gone` has been told before the answer.
+	 */
+	void (*evict)(struct store *store, const char *path, uint64_t token, uid_t uid,
+		store_done_fn *fn, void *user);
 	/* Reads the whole queue. */
 	void (*queue)(struct store *store, const char *path, store_queue_fn *fn, void *user);
 	/* The caller found by reading that it was not told of something: listen anew. */

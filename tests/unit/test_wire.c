@@ -73,6 +73,17 @@ static void test_join_request(void **state)
 		"\"min_create_revision\":\"5\"}}]}");
 }
 
+static void test_evict_requests(void **state)
+{
+	struct wire_txn txn = {0};
+
+	wire_range(&txn, "a", "b",
+		&(struct wire_range_options){.created_from = 5, .created_to = 7, .limit = 1});
+	assert_txn(&txn,
+		"{\"success\":[{\"request_range\":{\"key\":\"YQ==\",\"range_end\":\"Yg==\","
+		"\"min_create_revision\":\"5\",\"max_create_revision\":\"7\",\"limit\":\"1\"}}]}");
+}
+
 static void test_other_compares(void **state)
 {
 	struct wire_txn txn = {0};
@@ -620,6 +631,7 @@ int main(void)
 		cmocka_unit_test(test_simple_requests),
 		cmocka_unit_test(test_watch_request),
 		cmocka_unit_test(test_join_request),
+		cmocka_unit_test(test_evict_requests),
 		cmocka_unit_test(test_other_compares),
 		cmocka_unit_test(test_both_branches),
 		cmocka_unit_test(test_txn),

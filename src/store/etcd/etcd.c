@@ -39,6 +39,15 @@ void etcd_op_free(struct etcd_op *op)
 	free(op);
 }
 
+void etcd_op_done(struct etcd_op *op, int result)
+{
+	store_done_fn *fn = op->done;
+	void *user = op->user;
+
+	etcd_op_free(op);
+	fn(user, result);
+}
+
 static const struct wire_result no_answer;
 
 static void on_verdict(struct loop_timer *timer)
@@ -169,6 +178,17 @@ void etcd_place_gone(struct etcd *etcd, const char *id)
 	etcd->store.events->gone(etcd->store.user, place);
 }
 
+void etcd_place_deleted(struct etcd *etcd, const char *id, uint64_t revision)
+{
+	struct store_place *place;
+
+	HASH_FIND_STR(etcd->places, id, place);
+	if (place && !place->placed)
+		place->deleted = revision;
+	else if (place && place->token < revision)
+		etcd_place_gone(etcd, id);
+}
+
 static void on_orphan_deleted(struct etcd_op *op, int result, const struct wire_result *answer)
 {
 	/* One that was given back while its lease's keys were listed has gone by itself. */
@@ -289,8 +309,8 @@ static void on_deleted(struct etcd_watch *watch, const char *key, size_t size, u
 		etcd->store.events->removed(etcd->store.user, below, id, revision);
 	else if (place->token && place->token < revision && place->leaving)
 		etcd_place_left(place);
-	else if (place->token < revision)
-		etcd_place_gone(etcd, id);
+	else
+		etcd_place_deleted(etcd, id, revision);
 }
 
 static void on_gap(struct etcd_watch *watch)
@@ -457,6 +477,7 @@ static const struct store_ops etcd_ops = {
 	.leave = etcd_leave,
 	.confirm = etcd_confirm,
 	.write = etcd_write,
+	.evict = etcd_evict,
 	.queue = etcd_queue,
 	.deaf = etcd_deaf,
 	.lookup = etcd_lookup,

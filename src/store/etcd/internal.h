@@ -82,6 +82,8 @@ struct etcd_op {
 	size_t range_count;
 	/* Of describe: how much text there may be. */
 	size_t room;
+	/* Of evict: who asks. */
+	uid_t uid;
 	/* Of lookup: how many keys to ask for. */
 	unsigned int limit;
 	/* Of list: what was found so far. */
@@ -97,6 +99,8 @@ static inline struct etcd *etcd_of(struct store *store)
 /* path is copied, and may be NULL. */
 struct etcd_op *etcd_op_new(struct etcd *etcd, const char *path, etcd_op_fn *fn, void *user);
 void etcd_op_free(struct etcd_op *op);
+/* Answers an op that has a `done`, and frees it. */
+void etcd_op_done(struct etcd_op *op, int result);
 
 /*
  * All take the transaction over.  With a timeout an operation gives up after that, or at once while
@@ -110,6 +114,11 @@ void etcd_op_send_names(struct etcd_op *op, struct wire_txn *txn, enum etcd_batc
 
 /* The store does not have that place of ours any more: tells its owner, unless it is known. */
 void etcd_place_gone(struct etcd *etcd, const char *id);
+/*
+ * The same for a place whose key was deleted at that revision.  Of one that is being made the
+ * answer may still be on its way: etcd_place_gone is then to be called when that has come.
+ */
+void etcd_place_deleted(struct etcd *etcd, const char *id, uint64_t revision);
 
 /* places.c */
 /* The watch has told of a delete of ours, which it may do before the answer comes. */
@@ -127,6 +136,10 @@ void etcd_leave(struct store *store, struct store_place *place, store_done_fn *f
 void etcd_confirm(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
 void etcd_write(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
 void etcd_queue(struct store *store, const char *path, store_queue_fn *fn, void *user);
+
+/* evict.c */
+void etcd_evict(struct store *store, const char *path, uint64_t token, uid_t uid, store_done_fn *fn,
+	void *user);
 
 /* names.c */
 void etcd_lookup(struct store *store, const char *path, store_view_fn *fn, void *user);

@@ -42,6 +42,16 @@ char *key_below(const char *prefix, const char *path, const char *key, size_t si
 	return buffer_take(&below);
 }
 
+char *key_place_id(const char *prefix, const char *path, const char *key, size_t size)
+{
+	char *id = key_below(prefix, path, key, size);
+
+	if (id && *id && !strchr(id, '/'))
+		return id;
+	free(id);
+	return NULL;
+}
+
 char *key_split_place(char *below)
 {
 	char *slash = strrchr(below, '/');

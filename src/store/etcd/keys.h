@@ -28,6 +28,9 @@ char *key_place(const char *prefix, const char *path, const char *id);
  */
 char *key_below(const char *prefix, const char *path, const char *key, size_t size);
 
+/* The same, but NULL as well for a key that is not that of a place in this path's queue. */
+char *key_place_id(const char *prefix, const char *path, const char *key, size_t size);
+
 /* Splits what key_below gave for the root at its last slash: "a/b/ID" into "a/b" and "ID".
  * Returns the ID within `below`, or NULL if it is not the key of a place. */
 char *key_split_place(char *below);

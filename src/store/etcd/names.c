@@ -13,26 +13,12 @@
 
 enum { LIST_PAGE = 5000, MAX_NAMES = 1000000 };
 
-static void answer_done(struct etcd_op *op, int result)
-{
-	store_done_fn *fn = op->done;
-	void *user = op->user;
-
-	etcd_op_free(op);
-	fn(user, result);
-}
-
 /* --- looking a name up --- */
 
 /* NULL if the key is not that of a place, but of something below the name. */
 static char *place_id(const struct etcd_op *op, const struct wire_kv *kv)
 {
-	char *id = key_below(op->etcd->prefix, op->path, kv->key, kv->key_size);
-
-	if (id && *id && !strchr(id, '/'))
-		return id;
-	free(id);
-	return NULL;
+	return key_place_id(op->etcd->prefix, op->path, kv->key, kv->key_size);
 }
 
 /* True for one of ours that is just being given back. */
@@ -274,7 +260,7 @@ static void on_made(struct etcd_op *op, int error, const struct wire_result *ans
 		bool ours = kvs->count && value_directory_has_id(kvs->kv[0].value, op->id);
 		error = ours ? 0 : -EEXIST;
 	}
-	answer_done(op, error);
+	etcd_op_done(op, error);
 }
 
 void etcd_mkdir(struct store *store, const char *path, const struct store_directory *directory,
@@ -305,7 +291,7 @@ static void on_removed(struct etcd_op *op, int error, const struct wire_result *
 		else
 			error = op->attempts > 1 ? 0 : -ENOENT;
 	}
-	answer_done(op, error);
+	etcd_op_done(op, error);
 }
 
 void etcd_rmdir(struct store *store, const char *path, store_done_fn *fn, void *user)
@@ -351,7 +337,7 @@ static void on_changed(struct etcd_op *op, int error, const struct wire_result *
 	if (!error && !answer->succeeded)
 		send_change(op); /* somebody was faster: again, on what is there now */
 	else
-		answer_done(op, error);
+		etcd_op_done(op, error);
 }
 
 static void on_read_for_change(struct etcd_op *op, int error, const struct wire_result *answer)
@@ -364,7 +350,7 @@ static void on_read_for_change(struct etcd_op *op, int error, const struct wire_
 	if (!error && !own->count && !any->count && *op->path)
 		error = -ENOENT;
 	if (error) {
-		answer_done(op, error);
+		etcd_op_done(op, error);
 		return;
 	}
 	value_parse_directory(own->count ? own->kv[0].value : NULL, &now);

@@ -18,6 +18,7 @@ static void enter_place(struct etcd *etcd, struct store_place *place)
 		etcd->lease.id, ++etcd->sequence);
 	place->token = 0;
 	place->placed = false;
+	place->deleted = 0;
 	place->leaving = false;
 	place->leave = NULL;
 	HASH_ADD_STR(etcd->places, id, place);
@@ -59,15 +60,6 @@ static void put_place(
 	cleanup(free_ptr) char *value = value_of_record(place->record, place->shared);
 
 	wire_put(txn, op->key, value, op->etcd->lease.id);
-}
-
-static void answer_done(struct etcd_op *op, int result)
-{
-	store_done_fn *fn = op->done;
-	void *user = op->user;
-
-	etcd_op_free(op);
-	fn(user, result);
 }
 
 /* --- queues as read --- */
@@ -177,8 +169,18 @@ static int joined(struct etcd_op *op, const struct wire_result *result, struct q
 	return queue->directory ? -EISDIR : 0;
 }
 
+/*
+ * The id of a place whose delete was told before its making was: NULL if there was none, or it
+ * concerned an earlier key of the same name, which the answer to a lost attempt has put again.
+ */
+static char *deleted_before(const struct store_place *place)
+{
+	return place->placed && place->deleted > place->token ? xstrdup(place->id) : NULL;
+}
+
 static void on_joined(struct etcd_op *op, int error, const struct wire_result *answer)
 {
+	struct etcd *etcd = op->etcd;
 	struct queue_buffer queue = {0};
 
 	if (!error)
@@ -186,9 +188,12 @@ static void on_joined(struct etcd_op *op, int error, const struct wire_result *a
 	struct store_queue view = {
 		.revision = answer->revision, .contenders = queue.contenders, .count = queue.count};
 	if (error == STORE_LOST)
-		forget_place(op->etcd, op->place);
+		forget_place(etcd, op->place);
+	cleanup(free_ptr) char *gone = deleted_before(op->place);
 	answer_queue(op, error, error ? NULL : &view);
 	queue_buffer_fini(&queue);
+	if (gone)
+		etcd_place_gone(etcd, gone);
 }
 
 /* etcd looks at every key of a range, so a crowd of ours is left out: we know it. */
@@ -258,11 +263,16 @@ static int tried(struct etcd_op *op, const struct wire_result *result)
 
 static void on_tried(struct etcd_op *op, int error, const struct wire_result *answer)
 {
+	struct etcd *etcd = op->etcd;
+
 	if (!error)
 		error = tried(op, answer);
 	if (error > 0)
-		forget_place(op->etcd, op->place);
-	answer_done(op, error);
+		forget_place(etcd, op->place);
+	cleanup(free_ptr) char *gone = deleted_before(op->place);
+	etcd_op_done(op, error);
+	if (gone)
+		etcd_place_gone(etcd, gone);
 }
 
 /* Holds if there is no key from first up to end, but perhaps the one of `except`. */
@@ -362,7 +372,7 @@ static void answer_presence(struct etcd_op *op, int error, bool present)
 		error = STORE_GONE;
 		etcd_place_gone(op->etcd, op->id);
 	}
-	answer_done(op, error);
+	etcd_op_done(op, error);
 }
 
 static void on_confirmed(struct etcd_op *op, int error, const struct wire_result *answer)

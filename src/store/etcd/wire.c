@@ -157,6 +157,8 @@ void wire_range(struct wire_txn *txn, const char *first, const char *end,
 	if (options->created_from)
 		buffer_addf(
 			text, ",\"min_create_revision\":\"%" PRIu64 "\"", options->created_from);
+	if (options->created_to)
+		buffer_addf(text, ",\"max_create_revision\":\"%" PRIu64 "\"", options->created_to);
 	if (options->limit)
 		buffer_addf(text, ",\"limit\":\"%u\"", options->limit);
 	buffer_add_string(text, "}}");

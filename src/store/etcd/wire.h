@@ -51,6 +51,7 @@ struct wire_range_options {
 	bool keys_only;
 	bool by_creation;      /* else by key */
 	uint64_t created_from; /* only keys created at or after that revision */
+	uint64_t created_to;   /* and at or before that one; 0 = any */
 	unsigned int limit;    /* 0 = none */
 };
 /* end = NULL: that one key. */

@@ -81,6 +81,19 @@ bool proc_is_alive(pid_t pid)
 	return pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
 }
 
+bool proc_may_signal(uid_t uid, pid_t pid)
+{
+	cleanup(close_file) FILE *status = uid ? open_proc(pid, "status") : NULL;
+	char line[512];
+	unsigned int real, saved;
+
+	while (status && fgets(line, sizeof(line), status)) {
+		if (sscanf(line, "Uid: %u %*u %u", &real, &saved) == 2)
+			return real == uid || saved == uid;
+	}
+	return uid == 0;
+}
+
 pid_t proc_parent(pid_t pid)
 {
 	cleanup(close_file) FILE *status = open_proc(pid, "status");

@@ -23,6 +23,9 @@ void proc_identify(pid_t tid, struct proc_identity *identity);
 
 bool proc_is_alive(pid_t pid);
 
+/* Whether a process of that user may send it signals, by kill(2)'s rule. */
+bool proc_may_signal(uid_t uid, pid_t pid);
+
 /* 0 if it has none, or is not visible. */
 pid_t proc_parent(pid_t pid);
 

@@ -144,7 +144,7 @@ static int check_change(struct request *request, unsigned int mask, bool times_a
 		return -EPERM;
 	if ((mask & STORE_CHANGE_GID) && request->uid != 0 && !request_in_group(request, to->gid))
 		return -EPERM;
-	/* Touching, as opposed to setting times, is open to whoever may write. */
+	/* Touching, as opposed to setting a time, is open to whoever may write. */
 	if (times_are_now && !(mask & ~(unsigned int)(STORE_CHANGE_ATIME | STORE_CHANGE_MTIME)) &&
 		check_permission(request, node, W_OK) == 0)
 		return 0;
@@ -157,6 +157,9 @@ static void change(struct request *request)
 	unsigned int mask = (unsigned int)request->flags;
 	int error = check_change(request, mask, request->wait);
 
+	/* As chmod(2) says of who is not in the group. */
+	if (request->uid != 0 && !request_in_group(request, request->node->directory.gid))
+		request->directory.mode &= ~(mode_t)S_ISGID;
 	if (error)
 		reply_error(request, error);
 	else if (!mask)
@@ -188,6 +191,8 @@ static unsigned int read_changes(
 void fs_setattr(struct request *request, struct node *node, struct handle *handle,
 	const struct stat *to, unsigned int changes)
 {
+	const unsigned int now = FS_SET_ATIME_NOW | FS_SET_MTIME_NOW;
+
 	request->node = node;
 	request->handle = handle;
 	request->path = xstrdup(node->path);
@@ -196,7 +201,9 @@ void fs_setattr(struct request *request, struct node *node, struct handle *handl
 		return;
 	}
 	request->flags = (int)read_changes(&request->directory, to, changes);
-	request->wait = (changes & FS_SET_ATIME_NOW) || (changes & FS_SET_MTIME_NOW);
+	request->wait = (changes & now) == now;
+	/* Who may change it is decided by what is there now, not a second ago. */
+	node->read_at = 0;
 	step_permitted(request, 0, change);
 }
 

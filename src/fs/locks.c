@@ -66,9 +66,16 @@ static bool is_bystander(const struct hold *hold, pid_t pid)
 	return false;
 }
 
+/*
+ * To none that the holder's user could not signal: who has a file open may have been handed it by
+ * somebody who then breaks his own lock.
+ */
 static void send_signal(struct signaling *signaling, pid_t pid)
 {
-	if (pid <= 1 || pid == getpid() || kill(pid, signaling->signal) < 0)
+	uid_t uid = lockspace_record(signaling->hold->holding)->uid;
+
+	if (pid <= 1 || pid == getpid() || !proc_may_signal(uid, pid) ||
+		kill(pid, signaling->signal) < 0)
 		return;
 	log_warning("lock %s was lost: signal %d sent to process %d", signaling->hold->node->path,
 		signaling->signal, (int)pid);

@@ -26,10 +26,10 @@ class Agent:
 
     SOURCE = (PROGRAMS / "agent.py").read_text(encoding="utf-8")
 
-    def __init__(self, **options):
+    def __init__(self, wrapper=(), **options):
         # By its text, not its path, since it may run as a user who cannot read our directory.
         self.process = subprocess.Popen(
-            ["/usr/bin/python3", "-I", "-S", "-c", self.SOURCE],
+            [*wrapper, "/usr/bin/python3", "-I", "-S", "-c", self.SOURCE],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
             start_new_session=True, cwd="/", **options,
         )

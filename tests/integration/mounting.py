@@ -50,13 +50,15 @@ def abort_connection(mountpoint):
 class Mount:
     """One latchfs in the foreground on one directory."""
 
-    def __init__(self, source, directory, options="", *, binary=None, environment=None, words=()):
+    def __init__(self, source, directory, options="", *, binary=None, environment=None, words=(),
+                 wrapper=()):
         self.source = source
         self.path = Path(directory)
         self.options = options
         self.binary = binary or BINARY
         self.environment = environment or {}
         self.words = list(words)
+        self.wrapper = list(wrapper)
         self.process = None
         self.log_path = Path(f"{directory}.log")
         self.allowed = []
@@ -71,7 +73,8 @@ class Mount:
     def command(self):
         """The command line."""
         options = ["-o", self.options] if self.options else []
-        return [str(self.binary), "-f", *self.words, *options, self.source, str(self.path)]
+        words = ["-f", *self.words, *options, self.source, str(self.path)]
+        return [*self.wrapper, str(self.binary), *words]
 
     def launch(self):
         """Starts the daemon without waiting for it."""

@@ -54,6 +54,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #ifdef HAVE_SYSTEMD
@@ -313,6 +314,21 @@ static void open_standard_streams(void)
 		close(fd);
 }
 
+/*
+ * What knows a password or a private key leaves no core, nor can others of its user look into it.
+ * That goes for the children too.
+ */
+static int parse_options(struct options *options, int argc, char **argv)
+{
+	int was_dumpable = prctl(PR_GET_DUMPABLE);
+
+	prctl(PR_SET_DUMPABLE, 0UL);
+	int error = options_parse(options, argc, argv);
+	if (!error && !options->password && !options->key_file)
+		prctl(PR_SET_DUMPABLE, (unsigned long)was_dumpable);
+	return error;
+}
+
 int main(int argc, char **argv)
 {
 	struct program program = {.ready_fd = -1};
@@ -320,7 +336,7 @@ int main(int argc, char **argv)
 
 	open_standard_streams();
 	setvbuf(stderr, NULL, _IOLBF, 0);
-	if (options_parse(&program.options, argc, argv) < 0)
+	if (parse_options(&program.options, argc, argv) < 0)
 		status = EXIT_FAILURE;
 	else if (program.options.show_help)
 		options_print_help();

@@ -403,6 +403,15 @@ static void set_from_environment(char **to, const char *name)
 		*to = xstrdup(value);
 }
 
+static void wipe_environment(const char *name)
+{
+	char *value = getenv(name);
+
+	if (value)
+		explicit_bzero(value, strlen(value));
+	unsetenv(name);
+}
+
 static int check_login(const struct options *options, const char *password_file)
 {
 	bool has_user = options->user && *options->user;
@@ -433,6 +442,9 @@ static int read_credentials(struct options *options, const char *password_file)
 		explicit_bzero(colon, strlen(colon));
 	}
 	set_from_environment(&options->password, "ETCDCTL_PASSWORD");
+	/* Children have an environment as well, and all can be read in /proc. */
+	wipe_environment("ETCDCTL_PASSWORD");
+	wipe_environment("ETCDCTL_USER");
 	return check_login(options, password_file);
 }
 
@@ -480,22 +492,11 @@ static int check_files(struct options *options)
 	return 0;
 }
 
-static void wipe_environment(const char *name)
-{
-	char *value = getenv(name);
-
-	if (value)
-		explicit_bzero(value, strlen(value));
-	unsetenv(name);
-}
-
 void options_forget_password(struct options *options)
 {
 	if (options->password)
 		explicit_bzero(options->password, strlen(options->password));
 	free(take(options->password));
-	wipe_environment("ETCDCTL_PASSWORD");
-	wipe_environment("ETCDCTL_USER");
 }
 
 /* --- the rest --- */

@@ -32,13 +32,13 @@ struct options {
 };
 
 /*
- * Reads everything.  Returns 0, or -EINVAL after logging one line that says what is wrong.  The
- * caller calls options_fini in both cases.
+ * Reads everything, and takes the password out of the environment.  Returns 0, or -EINVAL after
+ * logging one line that says what is wrong.  The caller calls options_fini in both cases.
  */
 int options_parse(struct options *options, int argc, char **argv);
 void options_fini(struct options *options);
 
-/* Wipes the password, also in the environment. */
+/* Wipes the password. */
 void options_forget_password(struct options *options);
 
 void options_print_help(void);

@@ -3,17 +3,21 @@
 
 import errno
 import os
+import re
 import signal
-from fcntl import LOCK_EX, LOCK_NB, LOCK_UN
+from fcntl import F_RDLCK, F_SETLK, F_SETLKW, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
 from pathlib import Path
 
 import pytest
 
 from conftest import Pair
-from mounting import BINARY, clean_environment, daemons_of
-from support import PATIENCE, SOON, Stopwatch, gone, run, wait_until
+from mounting import BINARY, PLAIN_BINARY, clean_environment, daemons_of
+from support import PATIENCE, SOON, Stopwatch, checked, gone, run, wait_until
+from test_permissions import ALICE, daemon_of
 
 RW = os.O_RDWR | os.O_CREAT
+EXCL = RW | os.O_EXCL
+TRY = LOCK_EX | LOCK_NB
 SECRET = "s3cret-pass word"
 
 
@@ -112,6 +116,36 @@ def test_relative_paths_in_the_background(tls_lab, certificates):
         for pid in daemons_of(path):
             os.kill(pid, signal.SIGTERM)
             wait_until(lambda pid=pid: gone(pid), SOON)
+
+
+@pytest.mark.parametrize("name, hosts, url", [
+    ("etcd", "DNS:etcd.example,IP:127.0.0.2", "127.0.0.1"), ("127.0.0.1", "DNS:etcd", "127.0.0.1"),
+    ("etcd", "IP:127.0.0.1", "localhost"), ("localhost", "DNS:localhost.example", "localhost"),
+])
+def test_tls_for_another_host_is_refused(bare_lab, certificates, name, hosts, url):
+    """A certificate of our authority, but for another name or address, whatever its CN says."""
+    server = bare_lab.own_etcd(tls=certificates.served_as(name, hosts))
+    line = refused(bare_lab, f",{credentials(certificates)}", url=f"https://{url}:{server.port}")
+    assert re.search(r"name .*match", line), line
+
+
+def test_tls_goes_by_the_name_in_the_url(bare_lab, certificates):
+    """The name that was asked for counts, not the address; at every later connection too."""
+    right = certificates.served_as("right", "DNS:localhost")
+    server = bare_lab.own_etcd(tls=right)
+    mount = bare_lab.mount(f"timeout=2,{credentials(certificates)}",
+                           url=f"https://localhost:{server.port}").expect()
+    one = bare_lab.agent()
+    fd = one.take(mount / "x")
+    server.kill()
+    server.tls = certificates.served_as("wrong", "DNS:localhost.example,IP:127.0.0.1")
+    server.start()
+    assert one.error("fsync", fd) == errno.EIO
+    wait_until(lambda: "name" in mount.log(), SOON, "the reason is told")
+    server.kill()
+    server.tls = right
+    server.start()
+    wait_until(lambda: one.error("fsync", fd) == 0, what="the right one is trusted again")
 
 
 def test_plain_http_to_a_tls_server(tls_lab):
@@ -236,16 +270,218 @@ def test_a_refused_name_fails_alone(auth_lab, programs):
     wait_until(lambda: not etcd.count(f"{lab.prefix}/"), what="no key is left")
 
 
-def test_password_is_never_seen(auth_lab):
-    """Neither the command line, nor the mount table, nor the log, not even with -d."""
-    mount = auth_lab.mount(login(auth_lab), words=["-d"])
-    assert auth_lab.agent().attempt(mount / "x")
-    command = Path(f"/proc/{mount.pid}/cmdline").read_bytes().decode()
-    table = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+# What etcd lets a user do.
+
+
+def use_everything(lab, pair):
+    """All that a mount is for; the other mount hears of it."""
+    one, two = lab.agent(), lab.agent()
+    os.makedirs(pair.a / "d/e")
+    for place in "", "d/e/":
+        for kind in LOCK_EX, LOCK_SH, TRY:
+            fd = one.take(pair.a / f"{place}x", kind)
+            assert one.pread(fd, 999, 0).startswith(b"token=")
+            one.fsync(fd)
+            two.begin("take", pair.b / f"{place}x")
+            pair.await_queue(f"{place}x", 2)
+            one.close(fd)
+            two.close(two.finish(SOON))
+            pair.await_queue(f"{place}x", 0)
+        fd = one.open(pair.a / f"{place}y", EXCL)
+        one.write(fd, b"mine\n")
+        assert Path(pair.b / f"{place}y").read_bytes() == b"mine\n"
+        assert "y" in pair.b.names(place or ".")
+        one.unlink(pair.a / f"{place}y")
+        one.control(fd, F_SETLKW, F_WRLCK)
+        assert two.getlk(two.open(pair.b / f"{place}y", os.O_RDWR), F_RDLCK)[0] == F_WRLCK
+        one.close(fd)
+    os.chmod(pair.a / "d", 0o711)
+    os.setxattr(pair.a / "d", "user.latchfs.record", b"no")
+    assert os.stat(pair.b / "d").st_mode & 0o777 == 0o711
+    fd = one.take(pair.a / "d/x")
+    os.setxattr(pair.b / "d/x", "user.latchfs.break", b"%d" % pair.b.holder("d/x")["token"])
+    wait_until(lambda: one.error("fsync", fd) == errno.EIO, SOON)
+    one.close(fd)
+    os.rmdir(pair.b / "d/e")
+    wait_until(lambda: two.error("rmdir", pair.b / "d") == 0, SOON)
+
+
+def test_a_user_of_one_prefix(auth_lab):
+    """Read and write permission for what is below one prefix is enough for everything."""
+    lab = auth_lab
+    lab.etcd.etcdctl("role", "revoke-permission", "locks", "--prefix=true", lab.prefix)
+    lab.etcd.etcdctl("role", "grant-permission", "locks", "--prefix=true", "readwrite",
+                     f"{lab.prefix}/")
+    watch = Stopwatch()
+    pair = Pair(lab, login(lab), ttl=2)
+    pair.a.expect("lock d/x .* was lost")
+    one = lab.agent()
+    fd = one.take(pair.a / "kept")
+    lease = lab.keys("kept")[0].lease
+    use_everything(lab, pair)
+    # Once per TTL all our keys are compared with the lease's.
+    wait_until(lambda: one.fsync(fd) is None and watch.seconds > 5)
+    assert lab.keys("kept")[0].lease == lease
+    pair.a.stop()
+    pair.b.stop()
+    assert not lab.etcd.count("/")
+
+
+def test_a_user_who_may_only_read(auth_lab):
+    """The mount works and shows everything; to lock or to change anything is EACCES."""
+    lab, etcd = auth_lab, auth_lab.etcd
+    for words in (["role", "add", "looks"], ["user", "grant-role", "stranger", "looks"],
+                  ["role", "grant-permission", "looks", "--prefix=true", "read", lab.prefix]):
+        etcd.etcdctl(*words)
+    writer = lab.mount(login(lab), name="writer")
+    reader = lab.mount(f"timeout=60,{login(lab, 'stranger')}", name="reader", ttl=2)
+    reader.expect("etcd refuses: .*permission denied")
+    one, two = lab.agent(), lab.agent()
+    os.mkdir(writer / "d")
+    held, content = one.take(writer / "d/x"), one.open(writer / "d/y", EXCL)
+    one.write(content, b"text\n")
+    assert reader.names() == ["d"] and reader.names("d") == ["x", "y"]
+    assert "x" in checked("ls", "-l", reader / "d")
+    assert reader.record("d/x")["host"] == "host-writer"
+    assert Path(reader / "d/y").read_bytes() == b"text\n"
+    assert len(reader.queue("d/x")) == 1 and reader.holder("d/x")["pid"] == one.pid
+    keys = etcd.count("/")
+    for path in reader / "d/x", reader / "d/free", reader / "top":
+        fd = two.open(path, RW)
+        for kind in LOCK_EX, LOCK_SH, TRY, LOCK_SH | LOCK_NB:
+            assert two.error("flock", fd, kind) == errno.EACCES
+        for command in F_SETLK, F_SETLKW:
+            assert two.error("control", fd, command, F_WRLCK) == errno.EACCES
+        assert two.getlk(fd, F_WRLCK)[0] == (F_WRLCK if path == reader / "d/x" else 2)
+        two.flock(fd, LOCK_UN)
+        two.close(fd)
+    token = b"%d" % reader.holder("d/x")["token"]
+    for call in (("open", reader / "new", EXCL), ("mkdir", reader / "new"), ("chmod", reader / "d", 0),
+                 ("setxattr", reader / "d", "user.latchfs.names", b"always"),
+                 ("setxattr", reader / "d/x", "user.latchfs.break", token)):
+        assert two.error(*call) == errno.EACCES, call
+    assert two.error("unlink", reader / "d/x") == errno.EBUSY
+    assert two.error("rmdir", reader / "d") in (errno.ENOTEMPTY, errno.EACCES)
+    assert etcd.count("/") == keys
+    one.fsync(held)
+    one.close(held)
+    wait_until(lambda: reader.names("d") == ["y"], SOON)
+
+
+# Secrets.
+
+
+def reaper_of(mount):
+    """The second process of a daemon."""
+    for entry in Path("/proc").iterdir():
+        try:
+            if (entry / "comm").read_text(encoding="utf-8") == "latchfs-reaper\n" and \
+                    os.fsencode(mount.path) in (entry / "cmdline").read_bytes().split(b"\0"):
+                return int(entry.name)
+        except OSError:
+            pass
+    raise AssertionError("there is no reaper")
+
+
+@pytest.mark.parametrize("where", ["file", "environment", "user"])
+def test_password_is_never_seen(auth_lab, where):
+    """Not in the command line, the environment, of the children too, the mount table, the trace."""
+    environment = {
+        "file": {}, "environment": {"ETCDCTL_USER": "locker", "ETCDCTL_PASSWORD": SECRET},
+        "user": {"ETCDCTL_USER": f"locker:{SECRET}"},
+    }[where]
+    options = login(auth_lab) if where == "file" else ""
+    mount = auth_lab.mount(options, words=["-d"], environment=environment).expect(".")
+    one = auth_lab.agent()
+    fd = one.take(mount / "x")
+    one.write(fd, b"content\n")
+    places = [Path("/proc/self/mountinfo").read_bytes()]
+    for pid in mount.pid, reaper_of(mount):
+        places += [Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ")]
+    auth_lab.etcd.kill()
+    auth_lab.etcd.start()
+    wait_until(lambda: one.error("fsync", fd) == 0, what="it has logged in again")
     mount.stop()
-    assert mount.log()
-    for place in (command, table, mount.log()):
-        assert SECRET not in place and "s3cret" not in place
+    assert "FSYNC" in mount.log()
+    for place in *places, mount.log().encode():
+        assert b"s3cret" not in place and b"content" not in place
+    # Nor is the token that etcd gives for it, which looks like this.
+    assert not re.search(r"[A-Za-z]{16}\.\d+", mount.log())
+
+
+def test_wrong_password_is_not_told(auth_lab):
+    """One that is refused may be the right one of something else."""
+    path = secret_file(auth_lab, SECRET + "2")
+    mount = auth_lab.mount(f"timeout=3,user=locker,password_file={path}", words=["-d"], start=False)
+    mount.path.mkdir()
+    done = run(*mount.command(), env=clean_environment())
+    auth_lab.mounts.remove(mount)
+    assert done.returncode == 1 and "authentication failed" in done.stderr
+    assert "s3cret" not in done.stderr
+
+
+KNOWING = ["user=locker,password_file={secret}", "cert={plain},key={plain}"]
+
+
+def mount_knowing(lab, options, **extra):
+    """A mount that has been told a secret, which its etcd does not ask for."""
+    secret, plain = secret_file(lab), lab.scratch("not looked at")
+    os.chown(secret, ALICE, ALICE)
+    mount = lab.mount(options.format(secret=secret, plain=plain), start=False, binary=PLAIN_BINARY,
+                      **extra)
+    mount.path.mkdir()
+    os.chown(mount.path, ALICE, ALICE)
+    return mount.start()
+
+
+@pytest.mark.parametrize("options", ["", *KNOWING], ids=["nothing", "password", "key"])
+def test_others_of_its_user_can_not_look_into_it(lab, options):
+    """What knows a secret is not dumpable, so that what /proc tells of it belongs to root."""
+    mount = mount_knowing(lab, options, wrapper=daemon_of(ALICE, ALICE))
+    for pid in mount.pid, reaper_of(mount):
+        assert os.stat(f"/proc/{pid}/environ").st_uid == (0 if options else ALICE)
+    alice = lab.agent(user=ALICE, group=ALICE, extra_groups=[])
+    assert alice.attempt(mount / "x")
+
+
+@pytest.mark.parametrize("options", ["", *KNOWING], ids=["nothing", "password", "key"])
+def test_no_core_holds_a_secret(lab, options):
+    """What knows a secret leaves no core when it dies; what knows none does."""
+    pattern = Path("/proc/sys/kernel/core_pattern").read_text(encoding="utf-8")
+    if pattern[0] in "|/":
+        pytest.skip("cores of this machine go somewhere else")
+    place = lab.base / "cores"
+    place.mkdir()
+    wrapper = ["prlimit", "--core=unlimited", "env", "-C", place]
+    mount = mount_knowing(lab, options, wrapper=wrapper)
+    assert lab.agent().attempt(mount / "x")
+    mount.expected_exit = -signal.SIGABRT
+    mount.signal(signal.SIGABRT)
+    mount.wait_exit(SOON)
+    cores = list(place.iterdir())
+    assert len(cores) == (0 if options else 1)
+
+
+HARDENED = [
+    "setpriv", "--no-new-privs", "--inh-caps=-all",
+    "--bounding-set=-all,+sys_admin,+ipc_lock,+kill,+sys_ptrace", "prlimit", "--core=0",
+]
+
+
+def test_with_few_rights(lab):
+    """With the few capabilities that the manual names: locks, signals at a loss, and unmounts."""
+    mount = lab.mount("allow_other,on_loss=kill", wrapper=HARDENED, binary=PLAIN_BINARY).expect()
+    status = Path(f"/proc/{mount.pid}/status").read_text(encoding="ascii")
+    assert int(re.search(r"CapEff:\s+(\w+)", status).group(1), 16) == 1 << 21 | 1 << 14 | 1 << 5 | 1 << 19
+    assert re.search(r"NoNewPrivs:\s+1", status) and not re.search(r"VmLck:\s+0 kB", status)
+    alice, one = lab.agent(user=ALICE, group=ALICE), lab.agent()
+    alice.take(mount / "x")
+    child = alice.fork_and_wait()
+    os.setxattr(mount / "x", "user.latchfs.break", b"%d" % mount.holder("x")["token"])
+    wait_until(lambda: alice.ended() == -signal.SIGKILL and gone(child), SOON, "both are killed")
+    one.take(mount / "y")
+    mount.kill()
+    wait_until(lambda: not mount.mounted(), SOON, "the reaper unmounts")
 
 
 def test_password_option_is_refused(lab):

@@ -18,6 +18,7 @@
  *       attr, xattr   attributes, and who holds a lock; a directory's policies
  *       steps         what many of these begin with: permissions, waiting for releases
  *       stake         why a lock is held: O_EXCL, flock, byte ranges (ranges)
+ *       keep          locks that need no open file (hold=process, hold=name)
  *       content, text what a lock file reads as
  *       node, handle  names that the kernel knows, and open files
  *

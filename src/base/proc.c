@@ -8,7 +8,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "base/util.h"
 
@@ -92,6 +94,13 @@ bool proc_may_signal(uid_t uid, pid_t pid)
 			return real == uid || saved == uid;
 	}
 	return uid == 0;
+}
+
+int proc_open(pid_t pid)
+{
+	long fd = syscall(SYS_pidfd_open, pid, 0);
+
+	return fd < 0 ? -errno : (int)fd;
 }
 
 pid_t proc_parent(pid_t pid)

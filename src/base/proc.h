@@ -26,6 +26,12 @@ bool proc_is_alive(pid_t pid);
 /* Whether a process of that user may send it signals, by kill(2)'s rule. */
 bool proc_may_signal(uid_t uid, pid_t pid);
 
+/*
+ * A descriptor of a process (not of a thread) that becomes readable when it ends, however its
+ * number is used afterwards; the caller closes it.  Or -errno of pidfd_open(2).
+ */
+int proc_open(pid_t pid);
+
 /* 0 if it has none, or is not visible. */
 pid_t proc_parent(pid_t pid);
 

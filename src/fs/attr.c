@@ -9,6 +9,7 @@
 #include "fs/content.h"
 #include "fs/fs.h"
 #include "fs/handle.h"
+#include "fs/keep.h"
 #include "fs/node.h"
 #include "fs/stake.h"
 #include "fs/steps.h"
@@ -109,7 +110,8 @@ static void on_truncated(void *user, int result)
 
 static void set_lock_attr(struct request *request, off_t size, bool set_size)
 {
-	struct hold *hold = request->handle ? hold_of_handle(request->handle) : NULL;
+	struct hold *hold = request->handle ? keep_hold_for(request->handle)
+					    : keep_hold_of(request->node, request->uid);
 
 	if (set_size && hold && hold->lost)
 		reply_error(request, -EIO);

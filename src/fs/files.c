@@ -6,10 +6,13 @@
 #include <string.h>
 
 #include "base/buffer.h"
+#include "base/log.h"
 #include "base/util.h"
+#include "event/loop.h"
 #include "fs/content.h"
 #include "fs/fs.h"
 #include "fs/handle.h"
+#include "fs/keep.h"
 #include "fs/locks.h"
 #include "fs/node.h"
 #include "fs/steps.h"
@@ -45,9 +48,39 @@ void fs_flush(struct request *request, struct handle *handle, uint64_t owner)
 	reply_error(request, 0);
 }
 
+/* Whether it was not told of before; of more programs than there is room for nothing is said. */
+static bool is_new_program(struct fs *fs, const char *command)
+{
+	for (unsigned int i = 0; i < fs->hint_count; i++) {
+		if (strcmp(fs->hints[i], command) == 0)
+			return false;
+	}
+	if (fs->hint_count == FS_HINTS)
+		return false;
+	copy_string(fs->hints[fs->hint_count++], sizeof(fs->hints[0]), command);
+	return true;
+}
+
+/* A program that takes a lock file like this believes that it holds it.  Said once for each. */
+static void hint_at_policy(struct fs *fs, const struct handle *handle)
+{
+	enum { AT_ONCE = 1000 };
+	const struct hold *hold = hold_of_handle(handle);
+	const char *command = handle->opener.command;
+
+	if (!hold || !hold_has_stake(hold, STAKE_CREATE) || keep_of(hold) ||
+		loop_clock() - handle->opened_at >= AT_ONCE || !is_new_program(fs, command))
+		return;
+	log_info("lock %s: %s took it with O_EXCL and gave it back by closing it at once; if it "
+		 "means to hold it until it removes the file, the directory needs hold=process or "
+		 "hold=name",
+		handle->node->path, command);
+}
+
 /* The last one; nobody waits for what it gives back. */
 void fs_release(struct request *request, struct handle *handle)
 {
+	hint_at_policy(request->fs, handle);
 	request->path = xstrdup(handle->node->path);
 	stakes_close_handle(handle);
 	handle_free(handle);
@@ -152,7 +185,7 @@ static void on_written(void *user, int result)
 void fs_write(struct request *request, struct handle *handle, const char *data, size_t size,
 	off_t offset, bool append)
 {
-	struct hold *hold = hold_of_handle(handle);
+	struct hold *hold = keep_hold_for(handle);
 
 	request->handle = handle;
 	request->size = size;
@@ -178,14 +211,14 @@ void fs_write(struct request *request, struct handle *handle, const char *data, 
 static void on_confirmed(void *user, int result)
 {
 	struct request *request = user;
-	const struct hold *hold = hold_of_handle(request->handle);
+	const struct hold *hold = keep_hold_for(request->handle);
 
 	reply_error(request, !hold || hold->lost ? -EIO : result);
 }
 
 void fs_fsync(struct request *request, struct handle *handle)
 {
-	const struct hold *hold = hold_of_handle(handle);
+	const struct hold *hold = keep_hold_for(handle);
 
 	request->handle = handle;
 	if (hold && hold->lost)

@@ -16,6 +16,7 @@
 #include "store/store.h"
 
 struct handle;
+struct keep;
 struct lockspace;
 struct loop;
 struct node;
@@ -34,7 +35,7 @@ struct fs_miss {
 	struct timespec at; /* on CLOCK_MONOTONIC */
 };
 
-enum { FS_MISSES = 16 };
+enum { FS_MISSES = 16, FS_HINTS = 32 };
 
 struct fs {
 	struct loop *loop;
@@ -44,8 +45,12 @@ struct fs {
 	struct node *nodes; /* by inode number */
 	struct node *root;
 	struct request *requests; /* not answered yet */
+	struct keep *keeps;       /* locks that need no open file */
 	struct timespec started;
 	struct fs_miss misses[FS_MISSES]; /* by thread */
+	/* Programs of which the log has said that they want another policy. */
+	char hints[FS_HINTS][RECORD_COMMAND_SIZE];
+	unsigned int hint_count;
 };
 
 enum { FS_NAME_MAX = 255, FS_PATH_MAX = 8192 };

@@ -4,10 +4,11 @@
 #include <utlist.h>
 
 #include "base/util.h"
+#include "event/loop.h"
 #include "fs/node.h"
 #include "fs/request.h"
 
-struct handle *handle_new(struct request *request, struct node *node, int flags)
+struct handle *handle_new(const struct request *request, struct node *node, int flags)
 {
 	struct handle *handle = xzalloc(sizeof(*handle));
 
@@ -17,6 +18,7 @@ struct handle *handle_new(struct request *request, struct node *node, int flags)
 	handle->uid = request->uid;
 	handle->gid = request->gid;
 	handle->policy = node_policy(node);
+	handle->opened_at = loop_clock();
 	proc_identify(request->pid, &handle->opener);
 	DL_APPEND(node->handles, handle);
 	return handle;

@@ -9,6 +9,7 @@
 #include "base/proc.h"
 #include "store/store.h"
 
+struct keep;
 struct node;
 struct request;
 
@@ -21,6 +22,8 @@ struct handle {
 	struct store_policy policy; /* as it was at open */
 	void *poll;                 /* the kernel's newest poll handle; owned */
 	struct stake *stakes;       /* taken through it */
+	struct keep *keep;          /* whose own it is; NULL: the kernel's */
+	int64_t opened_at;          /* on loop_clock() */
 
 	/* What reading began with, so that a reader in small pieces gets one whole. */
 	char *text; /* owned */
@@ -34,7 +37,7 @@ struct handle {
 };
 
 /* For the caller of the request. */
-struct handle *handle_new(struct request *request, struct node *node, int flags);
+struct handle *handle_new(const struct request *request, struct node *node, int flags);
 void handle_free(struct handle *handle);
 
 void handle_set_text(struct handle *handle, char *text, size_t size);

@@ -14,6 +14,7 @@
 #include "base/util.h"
 #include "fs/fs.h"
 #include "fs/handle.h"
+#include "fs/keep.h"
 #include "fs/node.h"
 #include "fs/request.h"
 #include "lock/lockspace.h"
@@ -100,7 +101,9 @@ static void signal_holders(const struct hold *hold, enum store_on_loss on_loss)
 		return;
 	if (proc_mount_device(hold->node->fs->options.mount_point, &device))
 		proc_find_openers(device, hold->node->inode, on_opener, &signaling);
-	if (!signaling.count)
+	/* The creator of a lock that goes by its name only may be long gone, and its number reused.
+	 */
+	if (!signaling.count && lockspace_record(hold->holding)->hold != STORE_HOLD_NAME)
 		send_signal(&signaling, lockspace_record(hold->holding)->pid);
 }
 
@@ -116,6 +119,8 @@ static void on_lost(void *user)
 	}
 	if (hold->stakes)
 		signal_holders(hold, hold->stakes->handle->policy.on_loss);
+	if (keep_of(hold))
+		keep_lost(keep_of(hold));
 }
 
 /* --- taking --- */
@@ -133,6 +138,8 @@ static void fill_record(const struct request *request, struct record *record)
 		.uid = handle->uid,
 		.gid = handle->gid,
 		.since = time(NULL)};
+	if (request->kind == STAKE_CREATE && handle->policy.hold != STORE_HOLD_CLOSE)
+		record->hold = handle->policy.hold;
 	copy_string(record->host, sizeof(record->host), request->fs->options.host);
 	copy_string(record->command, sizeof(record->command), who.command);
 }
@@ -142,7 +149,7 @@ static bool is_opening(const struct request *request)
 	return request->kind == STAKE_CREATE || request->kind == STAKE_OPEN;
 }
 
-static void refuse(struct request *request, int error)
+void lock_refuse(struct request *request, int error)
 {
 	if (is_opening(request))
 		handle_free(take(request->handle));
@@ -191,7 +198,7 @@ static void granted(struct request *request, struct holding *holding)
 
 	if (hold && hold->lost) {
 		lockspace_release(holding, NULL, NULL);
-		refuse(request, -EIO);
+		lock_refuse(request, -EIO);
 		return;
 	}
 	if (hold) {
@@ -203,6 +210,14 @@ static void granted(struct request *request, struct holding *holding)
 	lockspace_set_user(holding, hold);
 	note_time(holding);
 	stake_add(hold, request);
+	int error = keep_begin(hold, request);
+	if (error) {
+		log_info("lock %s: process %d can't be watched: %s", node->path,
+			(int)request->handle->opener.pid, strerror(-error));
+		hold_release(hold, NULL, NULL);
+		lock_refuse(request, -EPERM);
+		return;
+	}
 	wake_sharers(node, hold);
 	request->next(request);
 }
@@ -214,7 +229,7 @@ static void keep_stronger(struct request *request)
 		request->node, request->handle, (enum stake_kind)request->kind, request->owner);
 
 	if (!hold || hold->lost) {
-		refuse(request, -EIO);
+		lock_refuse(request, -EIO);
 		return;
 	}
 	stake_add(hold, request);
@@ -235,7 +250,7 @@ static void on_taken(void *user, int result)
 	} else if (request->downgrade) {
 		keep_stronger(request);
 	} else {
-		refuse(request, result == CLAIM_BUSY ? -EAGAIN : result);
+		lock_refuse(request, result == CLAIM_BUSY ? -EAGAIN : result);
 	}
 }
 
@@ -287,7 +302,7 @@ void lock_for_request(struct request *request)
 	const struct hold *through = hold_of_handle(request->handle);
 
 	if ((hold && hold->lost) || (through && through->lost)) {
-		refuse(request, -EIO);
+		lock_refuse(request, -EIO);
 	} else if (!hold) {
 		ask(request, NULL);
 	} else if (is_flock_conversion(request, hold)) {

@@ -13,3 +13,6 @@ struct request;
  * freeing the handle if the lock was to be taken by opening it.
  */
 void lock_for_request(struct request *request);
+
+/* Answers such a request with an error, and lets go of what was made for it. */
+void lock_refuse(struct request *request, int error);

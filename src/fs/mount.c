@@ -16,6 +16,7 @@
 #include "base/util.h"
 #include "event/loop.h"
 #include "fs/handle.h"
+#include "fs/keep.h"
 #include "fs/node.h"
 #include "fs/reaper.h"
 #include "fs/request.h"
@@ -619,6 +620,7 @@ void mount_free(struct mount *mount)
 		fuse_reply_none(request->fuse);
 		request_free(request);
 	}
+	keeps_free(&mount->fs);
 	nodes_fini(&mount->fs);
 	fuse_session_destroy(mount->session);
 	free(mount->buffer.mem);

@@ -6,9 +6,11 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#include "base/log.h"
 #include "base/util.h"
 #include "fs/fs.h"
 #include "fs/handle.h"
+#include "fs/keep.h"
 #include "fs/locks.h"
 #include "fs/node.h"
 #include "fs/steps.h"
@@ -194,6 +196,12 @@ static void create(struct request *request)
 	request->kind = STAKE_CREATE;
 	request->exclusive = true;
 	request->wait = false;
+	if (request->handle->policy.hold == STORE_HOLD_PROCESS && !request->handle->opener.pid) {
+		log_info("lock %s: hold=process needs a process that can be seen from here",
+			request->path);
+		lock_refuse(request, -EPERM);
+		return;
+	}
 	request->next = created;
 	lock_for_request(request);
 }
@@ -216,12 +224,32 @@ static void on_released(void *user, int result)
 	reply_error(user, result);
 }
 
+/* It may have been unlinked by somebody else meanwhile. */
+static void on_evicted(void *user, int result)
+{
+	reply_error(user, result == STORE_GONE ? -ENOENT : result);
+}
+
+/* A lock that goes by its name only is its creator's on every machine. */
+static bool may_unlink_from_here(const struct request *request, const struct store_view *view)
+{
+	return view->kind == STORE_KIND_LOCK && view->record.known &&
+	       view->record.hold == STORE_HOLD_NAME &&
+	       (request->uid == 0 || request->uid == view->record.uid);
+}
+
 /* Of a name that nobody here holds. */
 static void on_seen(void *user, int result, struct store_view *view)
 {
 	struct request *request = user;
 	bool always = every_name_exists(request->node);
 
+	if (!result && may_unlink_from_here(request, view)) {
+		struct store *store = request->fs->store;
+		store->ops->evict(
+			store, request->path, view->token, request->uid, on_evicted, request);
+		return;
+	}
 	if (!result && view->kind == STORE_KIND_LOCK)
 		result = -EBUSY;
 	else if (!result && view->kind == STORE_KIND_DIRECTORY)
@@ -240,8 +268,10 @@ static void ask_who_holds(struct request *request)
 
 static struct hold *find_hold_of_uid(struct node *node, uid_t uid)
 {
-	struct hold *hold;
+	struct hold *hold = keep_hold_of(node, uid);
 
+	if (hold)
+		return hold;
 	DL_FOREACH(node->holds, hold) {
 		if (!hold->lost && lockspace_record(hold->holding)->uid == uid)
 			return hold;
@@ -265,8 +295,8 @@ static void unlink_name(struct request *request)
 	struct node *node = node_find(request->fs, request->path, false);
 	struct hold *hold = node ? find_hold_of_uid(node, request->uid) : NULL;
 
-	if (hold && hold_has_stake(hold, STAKE_CREATE))
-		hold_release(hold, on_released, request);
+	if (hold && (hold_has_stake(hold, STAKE_CREATE) || keep_of(hold)))
+		keep_release(hold, on_released, request);
 	else if (hold)
 		reply_error(request, 0); /* lives until unlock or close */
 	else if (node && is_held_here(node))

@@ -24,6 +24,7 @@ enum stake_kind {
 	STAKE_OPEN,   /* open=lock */
 	STAKE_FLOCK,
 	STAKE_FCNTL,
+	STAKE_KEPT, /* hold=process, hold=name: see keep.h */
 };
 
 struct stake {

@@ -4,6 +4,7 @@
 
 #include "base/buffer.h"
 #include "fs/fs.h"
+#include "store/policy.h"
 
 /* A value that somebody else's program stored must not be able to add lines of its own. */
 static void add_line(struct buffer *text, const char *name, const char *value)
@@ -29,6 +30,9 @@ char *fs_record_text(const struct record *record, uint64_t token, bool shared, c
 		buffer_addf(&text, "pid=%d\nuid=%u\n", (int)record->pid, record->uid);
 		add_line(&text, "command", record->command);
 		add_line(&text, "since", since);
+		if (record->hold)
+			add_line(&text, "hold",
+				policy_get(&(struct store_policy){.hold = record->hold}, "hold"));
 	} else {
 		add_line(&text, "host", "unknown");
 	}

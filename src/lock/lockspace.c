@@ -253,8 +253,13 @@ static void op_lost(struct claim *claim)
 	/* One whose grant is not delivered yet is simply answered otherwise. */
 	if (holding->answer_pending)
 		return;
-	log_warning("lock %s (token %llu, process %d) was lost", holding->named->path,
-		(unsigned long long)claim->token, (int)holding->record.pid);
+	/* A lock that goes by its name is unlinked on any machine. */
+	if (holding->record.hold == STORE_HOLD_NAME && !holding->space->suspended)
+		log_info("lock %s (token %llu) was removed elsewhere", holding->named->path,
+			(unsigned long long)claim->token);
+	else
+		log_warning("lock %s (token %llu, process %d) was lost", holding->named->path,
+			(unsigned long long)claim->token, (int)holding->record.pid);
 	holding->on_lost(holding->user);
 }
 

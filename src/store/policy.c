@@ -13,7 +13,7 @@ static const struct {
 	const char *name;
 	const char *values[MAX_VALUES];
 } policies[POLICY_COUNT] = {
-	{"hold", {"close"}},
+	{"hold", {"close", "process", "name"}},
 	{"names", {"held", "always"}},
 	{"open", {"plain", "lock"}},
 	{"on_loss", {"error", "term", "kill"}},

@@ -13,6 +13,14 @@ enum {
 	RECORD_MAX_CONTENT = 64 * 1024, /* bytes that a holder may write into its lock file */
 };
 
+/* How long a lock lives that O_EXCL has taken. */
+enum store_hold {
+	STORE_HOLD_INHERIT, /* of a policy: as the directory above says */
+	STORE_HOLD_CLOSE,   /* until its last close */
+	STORE_HOLD_PROCESS, /* until unlink, or the death of the process that created it */
+	STORE_HOLD_NAME,    /* until unlink */
+};
+
 struct record {
 	bool known; /* false: another program's lock; nothing below means anything */
 	char host[RECORD_HOST_SIZE];
@@ -20,8 +28,9 @@ struct record {
 	pid_t pid; /* on that host; 0 = not visible from there */
 	uid_t uid;
 	gid_t gid;
-	int64_t since; /* seconds since 1970, when the place in the queue was asked for */
-	char *content; /* what the holder has written; owned; NULL if nothing */
+	int64_t since;        /* seconds since 1970, when the place in the queue was asked for */
+	enum store_hold hold; /* PROCESS and NAME: it does not need an open file; else 0 */
+	char *content;        /* what the holder has written; owned; NULL if nothing */
 	size_t content_size;
 };
 

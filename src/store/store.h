@@ -69,7 +69,6 @@ struct store_queue {
 	size_t count;
 };
 
-enum store_hold { STORE_HOLD_INHERIT, STORE_HOLD_CLOSE };
 enum store_names { STORE_NAMES_INHERIT, STORE_NAMES_HELD, STORE_NAMES_ALWAYS };
 enum store_open { STORE_OPEN_INHERIT, STORE_OPEN_PLAIN, STORE_OPEN_LOCK };
 enum store_on_loss {

@@ -153,6 +153,7 @@ static void check_record(const struct record *record, bool shared)
 	assert_int_equal(read.uid, record->uid);
 	assert_int_equal(read.gid, record->gid);
 	assert_int_equal(read.since, record->since);
+	assert_int_equal(read.hold, record->hold);
 	assert_int_equal(read.content_size, record->content_size);
 	if (record->content_size)
 		assert_memory_equal(read.content, record->content, record->content_size);
@@ -173,6 +174,9 @@ static void test_record(void **state)
 	char content[] = "one\0two\n";
 
 	check_record(&record, false);
+	record.hold = STORE_HOLD_NAME;
+	check_record(&record, false);
+	record.hold = STORE_HOLD_INHERIT;
 	record.content = content;
 	record.content_size = sizeof(content);
 	check_record(&record, true);

@@ -14,6 +14,7 @@
 #include "store/record.h"
 #include "store/store.h"
 
+static const char hold_name[] = "hold";
 static const char time_format[] = "%Y-%m-%dT%H:%M:%SZ";
 
 static void add_record(struct cJSON *json, const struct record *record)
@@ -29,6 +30,9 @@ static void add_record(struct cJSON *json, const struct record *record)
 	json_add_u64(json, "gid", record->gid);
 	json_add_string(json, "command", record->command);
 	json_add_string(json, "since", since);
+	if (record->hold)
+		json_add_string(json, hold_name,
+			policy_get(&(struct store_policy){.hold = record->hold}, hold_name));
 }
 
 static const char *mode_name(bool shared)
@@ -77,6 +81,16 @@ static void parse_content(const struct cJSON *json, struct record *record)
 	buffer_fini(&content);
 }
 
+static enum store_hold parse_hold(const struct cJSON *json)
+{
+	const char *hold = json_string(json, hold_name);
+	struct store_policy policy = {0};
+
+	if (hold)
+		(void)policy_set(&policy, hold_name, hold);
+	return policy.hold;
+}
+
 void value_parse_record(const char *value, struct record *record)
 {
 	cleanup(json_free_ptr) struct cJSON *json = value ? json_parse(value) : NULL;
@@ -95,6 +109,7 @@ void value_parse_record(const char *value, struct record *record)
 	record->gid = (gid_t)json_u64(json, "gid");
 	if (since && strptime(since, time_format, &tm))
 		record->since = timegm(&tm);
+	record->hold = parse_hold(json);
 	parse_content(json, record);
 }
 

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/keep.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "base/log.h"
+#include "base/proc.h"
+#include "base/util.h"
+#include "event/loop.h"
+#include "fs/fs.h"
+#include "fs/handle.h"
+#include "fs/node.h"
+#include "fs/request.h"
+#include "lock/lockspace.h"
+
+struct keep {
+	struct fs *fs;
+	struct hold *hold;
+	struct handle *handle;  /* nobody else's */
+	struct loop_fd process; /* whose death ends it; fd -1: nobody's */
+	struct loop_task end;
+	struct keep *prev, *next; /* in fs->keeps */
+};
+
+static void stop_watching(struct keep *keep)
+{
+	loop_undefer(keep->fs->loop, &keep->end);
+	loop_fd_remove(&keep->process);
+	if (keep->process.fd >= 0)
+		close(keep->process.fd);
+	DL_DELETE(keep->fs->keeps, keep);
+}
+
+/* With its stake, if it still has one. */
+static void keep_free(struct keep *keep)
+{
+	stop_watching(keep);
+	stakes_close_handle(keep->handle);
+	handle_free(keep->handle);
+	free(keep);
+}
+
+static void on_process_ended(struct loop_fd *watch, unsigned int events)
+{
+	struct keep *keep = container_of(watch, struct keep, process);
+
+	log_info("lock %s: process %d has ended", keep->hold->node->path,
+		(int)lockspace_record(keep->hold->holding)->pid);
+	keep_release(keep->hold, NULL, NULL);
+}
+
+static void on_end(struct loop_task *task)
+{
+	keep_free(container_of(task, struct keep, end));
+}
+
+int keep_begin(struct hold *hold, const struct request *request)
+{
+	enum store_hold policy = request->handle->policy.hold;
+	struct fs *fs = request->fs;
+	int process = -1;
+
+	if (request->kind != STAKE_CREATE || policy == STORE_HOLD_CLOSE)
+		return 0;
+	if (policy == STORE_HOLD_PROCESS) {
+		process = proc_open(request->handle->opener.pid);
+		if (process < 0)
+			return process;
+	}
+	struct keep *keep = xzalloc(sizeof(*keep));
+	keep->fs = fs;
+	keep->hold = hold;
+	keep->handle = handle_new(request, hold->node, O_RDWR);
+	keep->handle->keep = keep;
+	keep->process = (struct loop_fd){.fd = process, .fn = on_process_ended};
+	keep->end.fn = on_end;
+	DL_APPEND(fs->keeps, keep);
+	stake_add(hold, &(struct request){.kind = STAKE_KEPT, .handle = keep->handle});
+	return process < 0 ? 0 : loop_fd_add(fs->loop, &keep->process, LOOP_READ);
+}
+
+struct keep *keep_of(const struct hold *hold)
+{
+	const struct stake *stake;
+
+	DL_SEARCH_SCALAR(hold->stakes, stake, kind, STAKE_KEPT);
+	return stake ? stake->handle->keep : NULL;
+}
+
+void keep_lost(struct keep *keep)
+{
+	loop_defer(keep->fs->loop, &keep->end);
+}
+
+void keep_release(struct hold *hold, hold_done_fn *fn, void *user)
+{
+	struct keep *keep = keep_of(hold);
+
+	hold_release(hold, fn, user);
+	if (keep)
+		keep_free(keep);
+}
+
+struct hold *keep_hold_of(const struct node *node, uid_t uid)
+{
+	struct hold *hold;
+
+	DL_FOREACH(node->holds, hold) {
+		if (!hold->lost && keep_of(hold) &&
+			(uid == 0 || uid == lockspace_record(hold->holding)->uid))
+			return hold;
+	}
+	return NULL;
+}
+
+struct hold *keep_hold_for(const struct handle *handle)
+{
+	struct hold *hold = hold_of_handle(handle);
+
+	return hold ? hold : keep_hold_of(handle->node, handle->uid);
+}
+
+void keeps_free(struct fs *fs)
+{
+	while (fs->keeps) {
+		struct keep *keep = fs->keeps;
+		stop_watching(keep);
+		keep->handle->keep = NULL;
+		free(keep);
+	}
+}

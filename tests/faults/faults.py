@@ -248,16 +248,18 @@ def resets(field, site):
 @fault("the lease is revoked by an operator", loses=OTHERS, cluster=True)
 def lease_revoked(field, site):
     leases = {key.lease for key, name in field.our_keys() if name == site.name}
-    for lease in leases:
-        field.etcdctl("lease", "revoke", f"{lease:x}")
+    with field.breaking(site):
+        for lease in leases:
+            field.etcdctl("lease", "revoke", f"{lease:x}")
     yield 0.5
 
 
 @fault("keys are deleted by an operator", loses=OTHERS, cluster=True)
 def keys_deleted(field, site):
-    for key, name in field.our_keys():
-        if name == site.name:
-            field.any_member().delete(key.name)
+    with field.breaking(site):
+        for key, name in field.our_keys():
+            if name == site.name:
+                field.any_member().delete(key.name)
     yield 0.5
 
 

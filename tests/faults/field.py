@@ -4,6 +4,7 @@
 Every machine reaches every member through a wire of its own, and so does every member its peers.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -270,6 +271,13 @@ class Field:
             except (ValueError, KeyError, TypeError):
                 continue
         return found
+
+    @contextlib.contextmanager
+    def breaking(self, site):
+        """While an operator takes locks of a machine away."""
+        self.note("breaks", site.name)
+        yield
+        self.note("broke", site.name)
 
     def sitter(self):
         """The machine of which a client holds the lock that is held for long."""

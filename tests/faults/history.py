@@ -15,12 +15,18 @@ nanoseconds, which is the same for all processes of a machine:
     TIME stale SEQ TOKEN            the register refused: it had seen a larger token
     TIME end                        the client ended in good order
 
-The controller's file, `controller`, has `TIME killed CLIENT`, written before the signal is sent.
+The controller's file, `controller`, has
+
+    TIME killed CLIENT              written before the signal is sent
+    TIME breaks SITE                an operator is about to take locks of SITE-... clients away
+    TIME broke SITE                 and has done so
 
 What can be said for certain is that a lock was held from the return of its grant until the last
 moment at which a check was *begun* that said so; without such a check nothing is certain, as the
 loss may have come while the answer was on its way.  Two such spans that exclude each other and
-overlap are a proof that mutual exclusion was broken.
+overlap are a proof that mutual exclusion was broken.  Who breaks a lock on purpose gives it to the
+next before its holder can hear of that, so what had been asked for until then counts as held only
+until the breaking began.
 """
 
 import errno
@@ -77,6 +83,7 @@ class History:
     writes: list = field(default_factory=list)
     ended: set = field(default_factory=set)
     killed: dict = field(default_factory=dict)
+    breaks: list = field(default_factory=list)  # of [site, start, end]
     broken: list = field(default_factory=list)
 
     def proven(self):
@@ -141,10 +148,24 @@ def read(directory):
             time, verb, *rest = line.split()
             if verb == "killed":
                 history.killed[rest[0]] = int(time)
+            elif verb == "breaks":
+                history.breaks.append([rest[0], int(time), None])
+            elif verb == "broke":
+                history.breaks[-1][2] = int(time)
     for path in sorted(Path(directory).iterdir()):
         if path.name != CONTROLLER:
             read_client(history, path.name, path.read_text(encoding="ascii", errors="replace"))
+    for site, start, end in history.breaks:
+        cut_short(history, site, start, end)
     return history
+
+
+def cut_short(history, site, start, end):
+    """Of what the clients of a site held while it was taken away nothing is certain any more."""
+    for request in history.requests:
+        if (request.client.partition("-")[0] == site and request.called < end and
+                request.seen is not None and request.seen > start):
+            request.seen = start if request.answered <= start else None
 
 
 # The rules.  Each gives a list of sentences, one for each time it was broken.

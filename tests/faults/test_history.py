@@ -67,6 +67,16 @@ def test_a_good_history(tmp_path):
     assert findings(tmp_path, GOOD) == []
 
 
+def test_a_lock_that_was_broken_on_purpose(tmp_path):
+    """Its holder may hear of it later than the next one gets it; what it asks for later counts."""
+    files = changed("c", "24 seen 1\n25 lost 1 5\n26 stale 1 7", "34 seen 1\n35 lost 1 5")
+    assert findings(tmp_path, files)
+    files["controller"] = "24 breaks c\n26 broke c\n45 killed c\n"
+    assert findings(tmp_path, files) == []
+    files["controller"] = "20 breaks c\n21 broke c\n45 killed c\n"
+    assert findings(tmp_path, files)
+
+
 BAD = {
     "two exclusive holders": (changed("a", "14 seen 1", "18 seen 1"), "before a#1"),
     "a shared and an exclusive holder": (changed("c", "24 seen 1", "34 seen 1"), "before c#1"),

@@ -12,6 +12,7 @@
  *       mount         libfuse's session on the event loop, and the replies
  *       reaper        unmounts what a killed daemon leaves behind
  *       names         lookup, create, unlink
+ *       link          dotlocks: a second name for a lock file
  *       files         open, read, write, fsync, poll, close
  *       locks         flock and fcntl; what happens at a loss
  *       dirs          mkdir, rmdir, listing

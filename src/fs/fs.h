@@ -60,6 +60,9 @@ void fs_lookup(struct request *request, struct node *parent, const char *name);
 void fs_create(struct request *request, struct node *parent, const char *name, int flags);
 void fs_unlink(struct request *request, struct node *parent, const char *name);
 
+/* link.c: gives the source another name, `name` in parent. */
+void fs_link(struct request *request, struct node *source, struct node *parent, const char *name);
+
 /* dirs.c */
 void fs_mkdir(struct request *request, struct node *parent, const char *name, mode_t mode);
 void fs_rmdir(struct request *request, struct node *parent, const char *name);

@@ -100,7 +100,7 @@ static void signal_holders(const struct hold *hold, enum store_on_loss on_loss)
 	if (on_loss != STORE_ON_LOSS_TERM && on_loss != STORE_ON_LOSS_KILL)
 		return;
 	if (proc_mount_device(hold->node->fs->options.mount_point, &device))
-		proc_find_openers(device, hold->node->inode, on_opener, &signaling);
+		proc_find_openers(device, node_shown_inode(hold->node), on_opener, &signaling);
 	/* The creator of a lock that goes by its name only may be long gone, and its number reused.
 	 */
 	if (!signaling.count && lockspace_record(hold->holding)->hold != STORE_HOLD_NAME)
@@ -125,6 +125,18 @@ static void on_lost(void *user)
 
 /* --- taking --- */
 
+/* What was linked has its content under both names.  Borrowed. */
+static void copy_content(const struct request *request, struct record *record)
+{
+	const struct hold *hold = keep_hold_of(request->source, request->uid);
+
+	record->linked = true;
+	if (!hold)
+		return;
+	record->content = lockspace_record(hold->holding)->content;
+	record->content_size = lockspace_record(hold->holding)->content_size;
+}
+
 /* The program that opened the file may be a shell whose helper, soon gone, asks for the lock. */
 static void fill_record(const struct request *request, struct record *record)
 {
@@ -140,6 +152,8 @@ static void fill_record(const struct request *request, struct record *record)
 		.since = time(NULL)};
 	if (request->kind == STAKE_CREATE && handle->policy.hold != STORE_HOLD_CLOSE)
 		record->hold = handle->policy.hold;
+	if (request->source)
+		copy_content(request, record);
 	copy_string(record->host, sizeof(record->host), request->fs->options.host);
 	copy_string(record->command, sizeof(record->command), who.command);
 }

@@ -447,7 +447,7 @@ static void do_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, co
 
 static void do_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 {
-	fuse_reply_err(req, EPERM);
+	fs_link(request_new(req, "LINK"), node_of(req, ino), node_of(req, parent), name);
 }
 
 static void do_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,

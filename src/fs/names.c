@@ -234,7 +234,7 @@ static void on_evicted(void *user, int result)
 static bool may_unlink_from_here(const struct request *request, const struct store_view *view)
 {
 	return view->kind == STORE_KIND_LOCK && view->record.known &&
-	       view->record.hold == STORE_HOLD_NAME &&
+	       view->record.hold == STORE_HOLD_NAME && !view->record.linked &&
 	       (request->uid == 0 || request->uid == view->record.uid);
 }
 

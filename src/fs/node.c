@@ -180,9 +180,9 @@ void node_lock_attr(const struct node *node, const struct record *record, uint64
 	bool shared, struct stat *attr)
 {
 	*attr = (struct stat){
-		.st_ino = node->inode,
+		.st_ino = node_shown_inode(node),
 		.st_mode = S_IFREG | 0666,
-		.st_nlink = 1,
+		.st_nlink = node->twin ? 2 : 1,
 		.st_blksize = 4096,
 		.st_size = lock_size(node, record, token, shared),
 		.st_mtim = node->fs->started,
@@ -196,6 +196,26 @@ void node_lock_attr(const struct node *node, const struct record *record, uint64
 	}
 	attr->st_blocks = (attr->st_size + 511) / 512;
 	attr->st_atim = attr->st_ctim = attr->st_mtim;
+}
+
+uint64_t node_shown_inode(const struct node *node)
+{
+	return node->shown_inode ? node->shown_inode : node->inode;
+}
+
+void node_link(struct node *source, struct node *node)
+{
+	node->shown_inode = node_shown_inode(source);
+	node->twin = source;
+	source->twin = node;
+}
+
+void node_unlink(struct node *node)
+{
+	if (node->twin)
+		node->twin->twin = NULL;
+	node->twin = NULL;
+	node->shown_inode = 0;
 }
 
 char *node_child_path(const struct node *directory, const char *name)

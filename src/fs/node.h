@@ -30,6 +30,11 @@ struct node {
 	uint64_t references; /* of the kernel's lookups, handles and nodes below */
 	UT_hash_handle hh;
 
+	/* Of a lock file that link(2) has given two names: the other name, and the number of both.
+	 */
+	struct node *twin;
+	uint64_t shown_inode; /* 0: its own */
+
 	struct handle *handles;
 	struct hold *holds;      /* locks of it that are held here */
 	size_t fcntl_stakes;     /* in these */
@@ -68,6 +73,14 @@ void node_directory_attr(const struct node *node, struct stat *attr);
 /* Of a lock; token 0: nobody holds it.  record may be NULL. */
 void node_lock_attr(const struct node *node, const struct record *record, uint64_t token,
 	bool shared, struct stat *attr);
+
+/* What stat(2) says, and /proc. */
+uint64_t node_shown_inode(const struct node *node);
+
+/* From now on both are shown as one file, until node_unlink of either. */
+void node_link(struct node *source, struct node *node);
+/* The node's lock is given back; its twin is on its own. */
+void node_unlink(struct node *node);
 
 /* path/name; the caller frees it. */
 char *node_child_path(const struct node *directory, const char *name);

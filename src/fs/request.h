@@ -31,7 +31,8 @@ struct request {
 
 	/* What the operation is about, while it waits.  Nodes and handles are pinned by the kernel
 	 * until the reply. */
-	struct node *node; /* the object, or the directory of a name */
+	struct node *node;   /* the object, or the directory of a name */
+	struct node *source; /* of a link: what is to get another name */
 	struct handle *handle;
 	char *path;       /* of the object; owned */
 	const char *name; /* last component, within path */

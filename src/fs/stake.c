@@ -157,6 +157,7 @@ static void hold_free(struct hold *hold)
 	while (hold->stakes)
 		stake_free(hold->stakes);
 	DL_DELETE(hold->node->holds, hold);
+	node_unlink(hold->node);
 	node_unref(hold->node, 1);
 	free(hold);
 }

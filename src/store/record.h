@@ -30,6 +30,7 @@ struct record {
 	gid_t gid;
 	int64_t since;        /* seconds since 1970, when the place in the queue was asked for */
 	enum store_hold hold; /* PROCESS and NAME: it does not need an open file; else 0 */
+	bool linked;          /* made by link(2): others that think it stale must not remove it */
 	char *content;        /* what the holder has written; owned; NULL if nothing */
 	size_t content_size;
 };

@@ -30,6 +30,8 @@ static void add_record(struct cJSON *json, const struct record *record)
 	json_add_u64(json, "gid", record->gid);
 	json_add_string(json, "command", record->command);
 	json_add_string(json, "since", since);
+	if (record->linked)
+		json_add_u64(json, "linked", 1);
 	if (record->hold)
 		json_add_string(json, hold_name,
 			policy_get(&(struct store_policy){.hold = record->hold}, hold_name));
@@ -110,6 +112,7 @@ void value_parse_record(const char *value, struct record *record)
 	if (since && strptime(since, time_format, &tm))
 		record->since = timegm(&tm);
 	record->hold = parse_hold(json);
+	record->linked = json_u64(json, "linked");
 	parse_content(json, record);
 }
 

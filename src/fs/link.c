@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * link(2), as the programs use it that make a lock file in two steps: a file of some other name,
+ * and then a link of it to the lock's, which only one can make.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <utlist.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "fs/fs.h"
+#include "fs/handle.h"
+#include "fs/keep.h"
+#include "fs/locks.h"
+#include "fs/node.h"
+#include "fs/steps.h"
+#include "lock/lockspace.h"
+
+/* The new lock is kept as the directory says, without the handle with which it was taken. */
+static void linked(struct request *request)
+{
+	struct node *node = request->node;
+	struct handle *handle = take(request->handle);
+	struct hold *hold = hold_of_handle(handle);
+	struct stat attr;
+
+	if (!keep_hold_of(request->source, request->uid)) {
+		/* What was linked has gone meanwhile. */
+		keep_release(hold, NULL, NULL);
+		handle_free(handle);
+		node_unref(node, 1);
+		reply_error(request, -ENOENT);
+		return;
+	}
+	node_link(request->source, node);
+	node_lock_attr(node, lockspace_record(hold->holding), lockspace_token(hold->holding), false,
+		&attr);
+	stakes_close_handle(handle);
+	handle_free(handle);
+	reply_entry(request, node, &attr);
+}
+
+static void link_name(struct request *request)
+{
+	struct node *parent = request->node, *source = request->source;
+	struct hold *from = keep_hold_of(source, request->uid);
+
+	if (!from || node_policy(parent).hold == STORE_HOLD_CLOSE) {
+		log_info("lock %s can't be made a link of %s: that needs hold=process or hold=name",
+			request->path, source->path);
+		reply_error(request, -EPERM);
+		return;
+	}
+	if (source->twin) {
+		reply_error(request, -EMLINK);
+		return;
+	}
+	request->node = node_get(request->fs, parent, request->path, false);
+	request->handle = handle_new(request, request->node, O_RDWR);
+	request->kind = STAKE_CREATE;
+	request->exclusive = true;
+	request->wait = false;
+	request->next = linked;
+	lock_for_request(request);
+}
+
+void fs_link(struct request *request, struct node *source, struct node *parent, const char *name)
+{
+	request->node = parent;
+	request->source = source;
+	int error = set_child(request, name);
+	if (error)
+		reply_error(request, error);
+	else
+		step_permitted(request, W_OK | X_OK, link_name);
+}

@@ -59,6 +59,17 @@ def run_faults(field, one):
     """Lets the faults of a round happen, side by side."""
     running = [(time.monotonic() + field.random.uniform(0, 1) * (len(one.faults) > 1),
                 fault.run(field, site)) for fault, site in one.faults]
+    try:
+        run_side_by_side(field, running)
+    except AssertionError:
+        # What was hurt is mended before this is reported.
+        for _, generator in running:
+            collections.deque(generator, 0)
+        raise
+
+
+def run_side_by_side(field, running):
+    """running: (time, generator) of each, when it goes on; empty in the end."""
     while running:
         running.sort(key=lambda entry: entry[0])
         due, generator = running[0]
@@ -71,11 +82,6 @@ def run_faults(field, one):
             running.append((time.monotonic() + next(generator), generator))
         except StopIteration:
             pass
-        except AssertionError:
-            # What the others have hurt is mended before this is reported.
-            for _, other in running:
-                collections.deque(other, 0)
-            raise
 
 
 def await_service(field, one):

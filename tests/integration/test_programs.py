@@ -10,6 +10,11 @@ from support import PROGRAMS, SOON, run, wait_until
 JOB = ("sh", "-c", "echo held; cat")
 PERL = ("perl", str(PROGRAMS / "perl-flock.pl"))
 PYTHON = ("/usr/bin/python3", str(PROGRAMS / "pylock.py"))
+RUBY = ("ruby", "-e", "f = File.open(ARGV[0], File::RDWR | File::CREAT); "
+        "f.flock(File::LOCK_EX | (ENV['WAIT'] ? 0 : File::LOCK_NB)) or exit 75; "
+        "puts 'held'; STDOUT.flush; STDIN.read")
+PHP = ("php", "-r", "$f = fopen($argv[1], 'c+'); flock($f, LOCK_EX | LOCK_NB) || exit(75); "
+       "echo \"held\\n\"; stream_get_contents(STDIN);", "--")
 
 pytestmark = pytest.mark.portable
 
@@ -40,6 +45,9 @@ LOCKERS = {
     "SoftFileLock": Locker((*PYTHON, "softfilelock")),
     "portalocker": Locker((*PYTHON, "portalocker")),
     "fasteners": Locker((*PYTHON, "fasteners")),
+    "zc.lockfile": Locker((*PYTHON, "zc_lockfile")),
+    "ruby": Locker(RUBY, (), ("env", "WAIT=1", *RUBY)),
+    "php": Locker(PHP),
 }
 
 

@@ -56,6 +56,17 @@ def with_fasteners(path):
     return lock.release
 
 
+def with_zc_lockfile(path):
+    """Zope's lock file: flock, and the process number in it."""
+    import zc.lockfile
+
+    try:
+        lock = zc.lockfile.LockFile(path)
+    except zc.lockfile.LockError:
+        sys.exit(BUSY)
+    return lock.close
+
+
 def main():
     """Takes, says so, waits for the end of the input, releases."""
     release = globals()["with_" + sys.argv[1]](sys.argv[2])

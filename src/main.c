@@ -16,7 +16,7 @@
  *       files         open, read, write, fsync, poll, close
  *       locks         flock and fcntl; what happens at a loss
  *       dirs          mkdir, rmdir, listing
- *       attr, xattr   attributes, and who holds a lock; a directory's policies
+ *       attr, xattr   attributes; who holds a lock, breaking it; a directory's policies
  *       steps         what many of these begin with: permissions, waiting for releases
  *       stake         why a lock is held: O_EXCL, flock, byte ranges (ranges)
  *       keep          locks that need no open file (hold=process, hold=name)

@@ -149,9 +149,11 @@ static void on_evicted(void *user, int result)
 
 	if (!result) {
 		proc_identify(request->pid, &who);
-		log_info("lock %s: token %s was broken by user %u (process %d, %s)", request->path,
-			request->data, (unsigned int)request->uid, (int)who.pid, who.command);
+		log_info("user %u (process %d, %s) broke token %s of lock %s",
+			(unsigned int)request->uid, (int)who.pid, who.command, request->data,
+			request->path);
 	}
+	/* At which the kernel looks the name up and asks again, for the same answer. */
 	reply_error(request, result == STORE_GONE ? -ESTALE : result);
 }
 

@@ -193,7 +193,7 @@ struct store_ops {
 	/*
 	 * Takes somebody's place away, ours or another's: the one with that token, whoever holds it
 	 * if uid is 0, else only if its record names that user (-EPERM).  STORE_GONE: there is no
-	 * such token in the queue.  Of ours `gone` has been told before the answer.
+	 * such token in the queue.  Of ours `gone` is told before the answer, if it was known.
 	 */
 	void (*evict)(struct store *store, const char *path, uint64_t token, uid_t uid,
 		store_done_fn *fn, void *user);

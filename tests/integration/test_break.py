@@ -102,11 +102,11 @@ def test_both_daemons_tell(victims, agent):
     one.take(pair.a / "x")
     token = tokens(pair.lab, "x")[0]
     checked("setfattr", "-n", BREAK, "-v", str(token), pair.b / "x")
-    assert re.search(rf"^latchfs: lock x: token {token} was broken by user 0 "
-                     r"\(process \d+, setfattr\)$", pair.b.log(), re.M)
+    assert re.search(rf"^latchfs: user 0 \(process \d+, setfattr\) broke token {token} of lock x$",
+                     pair.b.log(), re.M)
     lost = f"latchfs: warning: lock x (token {token}, process {one.pid}) was lost\n"
     wait_until(lambda: lost in pair.a.log(), SOON, "a line about the loss")
-    assert "broken" not in pair.a.log() and "lost" not in pair.b.log()
+    assert "broke" not in pair.a.log() and "lost" not in pair.b.log()
 
 
 def test_poll_wakes_and_the_policy_is_carried_out(lab):

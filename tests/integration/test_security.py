@@ -13,7 +13,7 @@ import pytest
 from conftest import Pair
 from mounting import BINARY, PLAIN_BINARY, clean_environment, daemons_of
 from support import PATIENCE, SOON, Stopwatch, checked, gone, run, wait_until
-from test_permissions import ALICE, daemon_of
+from test_permissions import ALICE, NOBODY, daemon_of
 
 RW = os.O_RDWR | os.O_CREAT
 EXCL = RW | os.O_EXCL
@@ -120,7 +120,7 @@ def test_relative_paths_in_the_background(tls_lab, certificates):
 
 @pytest.mark.parametrize("name, hosts, url", [
     ("etcd", "DNS:etcd.example,IP:127.0.0.2", "127.0.0.1"), ("127.0.0.1", "DNS:etcd", "127.0.0.1"),
-    ("etcd", "IP:127.0.0.1", "localhost"), ("localhost", "DNS:localhost.example", "localhost"),
+    ("localhost", "DNS:localhost.example,IP:127.0.0.1", "localhost"),
 ])
 def test_tls_for_another_host_is_refused(bare_lab, certificates, name, hosts, url):
     """A certificate of our authority, but for another name or address, whatever its CN says."""
@@ -426,22 +426,22 @@ KNOWING = ["user=locker,password_file={secret}", "cert={plain},key={plain}"]
 def mount_knowing(lab, options, **extra):
     """A mount that has been told a secret, which its etcd does not ask for."""
     secret, plain = secret_file(lab), lab.scratch("not looked at")
-    os.chown(secret, ALICE, ALICE)
+    os.chown(secret, NOBODY, NOBODY)
     mount = lab.mount(options.format(secret=secret, plain=plain), start=False, binary=PLAIN_BINARY,
                       **extra)
     mount.path.mkdir()
-    os.chown(mount.path, ALICE, ALICE)
+    os.chown(mount.path, NOBODY, NOBODY)
     return mount.start()
 
 
 @pytest.mark.parametrize("options", ["", *KNOWING], ids=["nothing", "password", "key"])
 def test_others_of_its_user_can_not_look_into_it(lab, options):
     """What knows a secret is not dumpable, so that what /proc tells of it belongs to root."""
-    mount = mount_knowing(lab, options, wrapper=daemon_of(ALICE, ALICE))
+    mount = mount_knowing(lab, options, wrapper=daemon_of(NOBODY, NOBODY))
     for pid in mount.pid, reaper_of(mount):
-        assert os.stat(f"/proc/{pid}/environ").st_uid == (0 if options else ALICE)
-    alice = lab.agent(user=ALICE, group=ALICE, extra_groups=[])
-    assert alice.attempt(mount / "x")
+        assert os.stat(f"/proc/{pid}/environ").st_uid == (0 if options else NOBODY)
+    user = lab.agent(user=NOBODY, group=NOBODY, extra_groups=[])
+    assert user.attempt(mount / "x")
 
 
 @pytest.mark.parametrize("options", ["", *KNOWING], ids=["nothing", "password", "key"])

@@ -3,7 +3,7 @@
 
 import errno
 import os
-from fcntl import LOCK_EX, LOCK_NB, LOCK_UN
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,11 @@ def troubled(lab, options="", **extra):
 def await_confirmed(who, fd):
     """Waits until the store confirms that a handle holds."""
     wait_until(lambda: who.error("fsync", fd) == 0, what="fsync confirms")
+
+
+def is_of_places(head):
+    """Whether a connection is used for transactions."""
+    return b"/v3/kv/txn" in head.split(b"\r\n")[0]
 
 
 def lost(who, fd):
@@ -280,6 +285,40 @@ def test_compaction_while_the_watch_is_down(bare_lab):
     two.finish()
     wait_until(lambda: lost(mine, broken), what="the deleted key is noticed")
     await_confirmed(mine, kept)
+
+
+def test_key_that_came_back_while_the_watch_was_down(bare_lab):
+    """An operator deletes A's key, and a late copy of A's request puts it there again: lost."""
+    lab, server = bare_lab, bare_lab.own_etcd()
+    wire = lab.wire(server)
+    a = lab.mount(url=wire.url, name="a").expect()
+    one = lab.agent()
+    fd, kept = one.take(a / "x"), one.take(a / "kept")
+    key, = lab.keys("x")
+    wire.cut()
+    server.delete(key.name)
+    server.put(key.name, key.value, key.lease)
+    server.compact()
+    wire.mend()
+    wait_until(lambda: lost(one, fd), SOON, "the loss is noticed")
+    await_confirmed(one, kept)
+
+
+def test_shared_try_whose_answer_is_lost(bare_lab):
+    """The try is repeated and finds itself: the token is that of its key."""
+    lab, server = bare_lab, bare_lab.own_etcd()
+    wire = lab.wire(server)
+    mount = lab.mount(url=wire.url, name="a").expect()
+    one = lab.agent()
+    fd = one.open(mount / "x", RW)
+    wire.stall(is_of_places, ways=(False,))
+    one.begin("flock", fd, LOCK_SH | LOCK_NB)
+    key, = lab.await_keys("x", 1)
+    wire.cut()
+    wire.mend()
+    one.finish()
+    assert parse_record(one.pread(fd, 999, 0).decode())["token"] == str(key.create_revision)
+    one.fsync(fd)
 
 
 def test_connection_broken_again_and_again(bare_lab):

@@ -11,6 +11,9 @@
 #include "store/etcd/internal.h"
 #include "store/etcd/keys.h"
 
+/* Of a place, in `deleted`: news of it was missed before it was known to be there. */
+#define DELETED_PERHAPS UINT64_MAX
+
 /* --- operations --- */
 
 struct etcd_op *etcd_op_new(struct etcd *etcd, const char *path, etcd_op_fn *fn, void *user)
@@ -189,6 +192,28 @@ void etcd_place_deleted(struct etcd *etcd, const char *id, uint64_t revision)
 		etcd_place_gone(etcd, id);
 }
 
+/* That it is gone is news that the confirmation itself spreads. */
+static void on_asked_for(void *user, int result)
+{
+}
+
+static void doubt(struct etcd *etcd, struct store_place *place)
+{
+	if (place->placed && !place->leaving)
+		etcd_confirm(&etcd->store, place, on_asked_for, NULL);
+}
+
+void etcd_place_heed(struct etcd *etcd, const char *id)
+{
+	struct store_place *place;
+
+	HASH_FIND_STR(etcd->places, id, place);
+	if (place && place->deleted == DELETED_PERHAPS)
+		doubt(etcd, place);
+	else
+		etcd_place_gone(etcd, id);
+}
+
 static void on_orphan_deleted(struct etcd_op *op, int result, const struct wire_result *answer)
 {
 	/* One that was given back while its lease's keys were listed has gone by itself. */
@@ -232,11 +257,6 @@ static void check_key(struct etcd *etcd, const struct wire_kv *kv)
 		delete_orphan(etcd, below, id);
 }
 
-/* That it is gone is news that the confirmation itself spreads. */
-static void on_asked_for(void *user, int result)
-{
-}
-
 /*
  * What the lease is said to have may be out of date: a member that has been standing still answers
  * such questions from memory, as the leader that it is no longer.  Only a read that goes through
@@ -252,8 +272,8 @@ static void compare_places(struct etcd *etcd, const struct wire_kvs *keys)
 		bool seen = place->placed_at == UINT64_MAX;
 		if (seen)
 			place->placed_at = 0;
-		else if (place->placed && !place->leaving && place->placed_at <= etcd->check_clock)
-			etcd_confirm(&etcd->store, place, on_asked_for, NULL);
+		else if (place->placed_at <= etcd->check_clock)
+			doubt(etcd, place);
 	}
 }
 
@@ -313,12 +333,20 @@ static void on_deleted(struct etcd_watch *watch, const char *key, size_t size, u
 		etcd_place_deleted(etcd, id, revision);
 }
 
+/*
+ * What was ours may have been deleted.  The comparison is no help, for it knows keys by their names
+ * alone: a late copy of a request may have put one there again, behind others.
+ */
 static void on_gap(struct etcd_watch *watch)
 {
 	struct etcd *etcd = container_of(watch, struct etcd, watch);
+	struct store_place *place, *next;
 
-	if (etcd->lease.id && !etcd_call_active(&etcd->check_call))
-		loop_timer_arm(etcd->loop, &etcd->check_timer, loop_clock());
+	HASH_ITER(hh, etcd->places, place, next) {
+		if (!place->placed)
+			place->deleted = DELETED_PERHAPS;
+		doubt(etcd, place);
+	}
 	etcd->store.events->recheck(etcd->store.user);
 }
 

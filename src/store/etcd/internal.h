@@ -115,10 +115,11 @@ void etcd_op_send_names(struct etcd_op *op, struct wire_txn *txn, enum etcd_batc
 /* The store does not have that place of ours any more: tells its owner, unless it is known. */
 void etcd_place_gone(struct etcd *etcd, const char *id);
 /*
- * The same for a place whose key was deleted at that revision.  Of one that is just being made it
- * is told as soon as the answer has come that tells of its making.
+ * The same for a place whose key was deleted at that revision.  Of one that is being made the
+ * answer may still be on its way: etcd_place_heed is then to be called when that has come.
  */
 void etcd_place_deleted(struct etcd *etcd, const char *id, uint64_t revision);
+void etcd_place_heed(struct etcd *etcd, const char *id);
 
 /* places.c */
 /* The watch has told of a delete of ours, which it may do before the answer comes. */

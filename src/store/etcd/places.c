@@ -193,7 +193,7 @@ static void on_joined(struct etcd_op *op, int error, const struct wire_result *a
 	answer_queue(op, error, error ? NULL : &view);
 	queue_buffer_fini(&queue);
 	if (gone)
-		etcd_place_gone(etcd, gone);
+		etcd_place_heed(etcd, gone);
 }
 
 /* etcd looks at every key of a range, so a crowd of ours is left out: we know it. */
@@ -272,7 +272,7 @@ static void on_tried(struct etcd_op *op, int error, const struct wire_result *an
 	cleanup(free_ptr) char *gone = deleted_before(op->place);
 	etcd_op_done(op, error);
 	if (gone)
-		etcd_place_gone(etcd, gone);
+		etcd_place_heed(etcd, gone);
 }
 
 /* Holds if there is no key from first up to end, but perhaps the one of `except`. */
@@ -290,16 +290,21 @@ static void compare_absent_except(struct wire_txn *txn, const struct etcd *etcd,
 	wire_if_absent(txn, after, end);
 }
 
-/* The range must be empty, but for shared places if ours is shared, and but for `replaces`. */
-static void compare_free(struct wire_txn *txn, const struct etcd *etcd, const char *first,
-	const char *end, const struct store_place *place, const struct store_place *replaces)
+/*
+ * The range must be empty, but for shared places if ours is shared, and but for `replaces`.  What
+ * an earlier attempt of ours put there is to be found, for its token is not that of this one.
+ */
+static void compare_free(struct wire_txn *txn, const struct etcd_op *op, const char *first,
+	const char *end, const struct store_place *replaces)
 {
+	const struct etcd *etcd = op->etcd;
 	cleanup(free_ptr) char *shared_first = xasprintf("%ss-", first);
 	cleanup(free_ptr) char *shared_end = xasprintf("%ss.", first);
 
-	if (place->shared) {
+	if (op->place->shared) {
 		compare_absent_except(txn, etcd, first, shared_first, replaces);
 		wire_if_absent(txn, shared_end, end);
+		wire_if_absent(txn, op->key, NULL);
 	} else {
 		compare_absent_except(txn, etcd, first, end, replaces);
 	}
@@ -316,7 +321,7 @@ void etcd_try(struct store *store, struct store_place *place, const struct store
 	enter_place(etcd, place);
 	struct etcd_op *op = place_op(store, place, on_tried, user);
 	op->done = fn;
-	compare_free(&txn, etcd, first, end, place, replaces);
+	compare_free(&txn, op, first, end, replaces);
 	put_place(&txn, op, place);
 	wire_txn_else(&txn);
 	wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});

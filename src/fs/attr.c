@@ -15,9 +15,6 @@
 #include "fs/steps.h"
 #include "lock/lockspace.h"
 
-/* The LOOKUPs of a path are followed at once by GETATTRs for the same directories. */
-enum { SAME_WALK = 100 };
-
 /* --- reading --- */
 
 static void reply_lock_attr(
@@ -75,6 +72,21 @@ static void get_lock_attr(struct request *request)
 		ask_store(request);
 }
 
+/*
+ * A LOOKUP is followed at once by a GETATTR of the same thread, which wants to know no more.  Any
+ * other wants to know what is there now: programs compare the times of a directory exactly.
+ */
+static bool is_same_walk(const struct request *request)
+{
+	enum { SAME_WALK = 100 };
+	struct node *node = request->node;
+	bool same = node->walker && node->walker == request->pid && node->read_at &&
+		    loop_clock() - node->read_at < SAME_WALK;
+
+	node->walker = 0;
+	return same;
+}
+
 static void get_attr(struct request *request)
 {
 	struct node *node = request->node;
@@ -83,7 +95,7 @@ static void get_attr(struct request *request)
 	request->path = xstrdup(node->path);
 	if (!node->is_directory)
 		get_lock_attr(request);
-	else if (node->parent && node->read_at && loop_clock() - node->read_at < SAME_WALK)
+	else if (node->parent && is_same_walk(request))
 		reply_directory_attr(request);
 	else
 		ask_store(request);

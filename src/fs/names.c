@@ -34,6 +34,7 @@ static void found_directory(struct request *request, const struct store_director
 	struct stat attr;
 
 	node_set_directory(node, directory);
+	node->walker = request->pid;
 	node_directory_attr(node, &attr);
 	reply_entry(request, node, &attr);
 }

@@ -287,7 +287,7 @@ static void test_directory(void **state)
 {
 	static const struct timespec times[] = {{0, 0}, {1769824800, 123456789}, {-1, 0},
 		{-1, 999999999}, {-86400, 1}, {0, 1}, {INT64_C(253402300800), 5},
-		{INT64_C(-5000000000), 100000000}};
+		{INT64_C(-5000000000), 100000000}, {INT64_MAX, 999999999}, {INT64_MIN, 1}};
 	struct store_directory directory = {.mode = 01777, .uid = 4294967294, .gid = 7};
 
 	for (size_t i = 0; i < ARRAY_SIZE(times); i++) {

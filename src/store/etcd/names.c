@@ -354,6 +354,11 @@ static void on_read_for_change(struct etcd_op *op, int error, const struct wire_
 		return;
 	}
 	value_parse_directory(own->count ? own->kv[0].value : NULL, &now);
+	if (!own->count) {
+		/* It gets a key of its own, and begins with that. */
+		clock_gettime(CLOCK_REALTIME, &now.mtime);
+		now.atime = now.mtime;
+	}
 	apply_change(&now, &op->directory, op->mask);
 	cleanup(free_ptr) char *value = value_of_directory(&now, NULL);
 	struct wire_txn txn = {0};

@@ -138,11 +138,11 @@ static struct timespec parse_time(const struct cJSON *json, const char *name)
 		return (struct timespec){0};
 	cleanup(free_ptr) char *whole =
 		xasprintf("%.*s", (int)(point - text) - negative, text + negative);
-	if (parse_u64(whole, 10, INT64_MAX, &seconds) < 0 ||
+	if (parse_u64(whole, 10, (uint64_t)INT64_MAX + negative, &seconds) < 0 ||
 		parse_u64(point + 1, 10, 999999999, &nanoseconds) < 0)
 		return (struct timespec){0};
-	return (struct timespec){.tv_sec = negative ? -(int64_t)seconds : (int64_t)seconds,
-		.tv_nsec = (long)nanoseconds};
+	return (struct timespec){
+		.tv_sec = (int64_t)(negative ? -seconds : seconds), .tv_nsec = (long)nanoseconds};
 }
 
 char *value_of_directory(const struct store_directory *directory, const char *id)

@@ -7,6 +7,7 @@
  *
  *     main.c          wiring: start, background, signals, the end
  *     options         the command line and the environment
+ *     source          which etcd, and where in it: the addresses and the prefix
  *
  *     fs/             what the kernel asks, until its one reply
  *       mount         libfuse's session on the event loop, and the replies
@@ -200,15 +201,15 @@ static int create_parts(struct program *program)
 	static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
 	struct options *options = &program->options;
 	struct etcd_options etcd = {
-		.client = {.endpoints = options->endpoints,
-			.endpoint_count = options->endpoint_count,
+		.client = {.endpoints = options->store.endpoints,
+			.endpoint_count = options->store.endpoint_count,
 			.ca_file = options->ca_file,
 			.cert_file = options->cert_file,
 			.key_file = options->key_file,
 			.user = options->user,
 			.password = options->password,
 			.timeout = options->timeout},
-		.prefix = options->prefix,
+		.prefix = options->store.prefix,
 		.ttl = options->ttl,
 	};
 	struct fs_options fs = {.host = options->host,

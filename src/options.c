@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "options.h"
 
-#include <arpa/inet.h>
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_log.h>
@@ -26,10 +24,7 @@ enum {
 	MAX_TIMEOUT = 3600,
 	MAX_PASSWORD = 4096,
 	MAX_NAME = 255, /* bytes */
-	MAX_PORT = 65535,
 };
-
-static const char default_prefix[] = "/latchfs";
 
 enum key {
 	KEY_HELP,
@@ -100,11 +95,6 @@ static int fail(const char *what, const char *argument)
 	return -1;
 }
 
-static bool begins_with(const char *s, const char *beginning)
-{
-	return strncmp(s, beginning, strlen(beginning)) == 0;
-}
-
 static void set_string(char **to, const char *value)
 {
 	free(*to);
@@ -166,20 +156,45 @@ static int on_other_option(const char *argument)
 	return begins_with(argument, "x-") ? 0 : 1; /* fstab(5) again */
 }
 
-/* 0: the option is ours; 1: it is FUSE's; -1: it is wrong, which was said. */
-static int on_option(void *user, const char *argument, int key, struct fuse_args *args)
+/* Where an option goes that is a text and nothing more; NULL if it is another one. */
+static char **text_of(struct parsing *parsing, enum key key)
 {
-	struct parsing *parsing = user;
 	struct options *options = parsing->options;
-	const char *value = strchr(argument, '=') ? strchr(argument, '=') + 1 : "";
 
-	if (key == FUSE_OPT_KEY_NONOPT)
-		return take_positional(parsing, argument);
-	if (key == FUSE_OPT_KEY_OPT)
-		return on_other_option(argument);
-	if (strchr(argument, '=') && !*value && key != KEY_PREFIX && key != KEY_IGNORED)
-		return fail("a value is missing", argument);
-	switch ((enum key)key) {
+	switch (key) {
+	case KEY_PREFIX:
+		return &options->store.prefix;
+	case KEY_CACERT:
+		return &options->ca_file;
+	case KEY_CERT:
+		return &options->cert_file;
+	case KEY_KEY:
+		return &options->key_file;
+	case KEY_USER:
+		return &options->user;
+	case KEY_PASSWORD_FILE:
+		return &parsing->password_file;
+	case KEY_NAME:
+		return &options->host;
+	case KEY_HELP:
+	case KEY_VERSION:
+	case KEY_FOREGROUND:
+	case KEY_TRACE:
+	case KEY_TTL:
+	case KEY_TIMEOUT:
+	case KEY_PASSWORD:
+	case KEY_POLICY:
+	case KEY_IGNORED:
+		break;
+	}
+	return NULL;
+}
+
+/* Of all the others.  Returns as on_option. */
+static int set_option(
+	struct options *options, enum key key, const char *argument, const char *value)
+{
+	switch (key) {
 	case KEY_HELP:
 		options->show_help = true;
 		break;
@@ -197,181 +212,42 @@ static int on_option(void *user, const char *argument, int key, struct fuse_args
 		return set_number(&options->ttl, argument, value, MIN_TTL, MAX_TTL, "seconds");
 	case KEY_TIMEOUT:
 		return set_number(&options->timeout, argument, value, 1, MAX_TIMEOUT, "seconds");
-	case KEY_PREFIX:
-		set_string(&options->prefix, value);
-		break;
-	case KEY_CACERT:
-		set_string(&options->ca_file, value);
-		break;
-	case KEY_CERT:
-		set_string(&options->cert_file, value);
-		break;
-	case KEY_KEY:
-		set_string(&options->key_file, value);
-		break;
-	case KEY_USER:
-		if (strchr(value, ':'))
-			return fail("a password must not stand on a command line",
-				"use password_file=");
-		set_string(&options->user, value);
-		break;
-	case KEY_PASSWORD_FILE:
-		set_string(&parsing->password_file, value);
-		break;
 	case KEY_PASSWORD:
 		return fail("a password must not stand on a command line", "use password_file=");
-	case KEY_NAME:
-		set_string(&options->host, value);
-		break;
 	case KEY_POLICY:
 		return set_policy(options, argument, value);
+	case KEY_PREFIX:
+	case KEY_CACERT:
+	case KEY_CERT:
+	case KEY_KEY:
+	case KEY_USER:
+	case KEY_PASSWORD_FILE:
+	case KEY_NAME:
 	case KEY_IGNORED:
 		break;
 	}
 	return 0;
 }
 
-/* --- the source --- */
-
-/* Where the host of an address begins: behind the scheme, if it has one. */
-static const char *find_host(const char *address)
+/* 0: the option is ours; 1: it is FUSE's; -1: it is wrong, which was said. */
+static int on_option(void *user, const char *argument, int key, struct fuse_args *args)
 {
-	const char *end = address + strcspn(address, ":/");
+	struct parsing *parsing = user;
+	const char *value = strchr(argument, '=') ? strchr(argument, '=') + 1 : "";
 
-	return begins_with(end, "://") ? end + strlen("://") : address;
-}
-
-/* Where a host ends, which is at its port's colon if it has a port; at its beginning if it is none.
- */
-static const char *find_host_end(const char *host)
-{
-	static const char plain[] =
-		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
-	struct in6_addr binary;
-
-	if (*host != '[')
-		return host + strspn(host, plain);
-	cleanup(free_ptr) char *address = xasprintf("%.*s", (int)strcspn(host + 1, "%]"), host + 1);
-	const char *end = host + 1 + strlen(address);
-	if (*end == '%') /* a zone */
-		end += 1 + strspn(end + 1, plain);
-	return *end == ']' && inet_pton(AF_INET6, address, &binary) == 1 ? end + 1 : host;
-}
-
-/* What is wrong with a host and port, NULL if nothing is. */
-static const char *judge_host(const char *host)
-{
-	const char *end = find_host_end(host);
-	uint64_t port;
-
-	if (!*host || (*host == ':' && host[1] != ':'))
-		return "a host is missing";
-	if (*host != '[' && strchr(host, ':') != strrchr(host, ':'))
-		return "one colon too many (an IPv6 address has to stand in brackets)";
-	if (end == host || (*end && *end != ':') || strcmp(end, ":") == 0)
-		return "not of the form http://HOST:PORT";
-	if (*end && (parse_u64(end + 1, 10, MAX_PORT, &port) < 0 || port == 0))
-		return "a port is a number from 1 to 65535";
-	return NULL;
-}
-
-/*
- * Adds one address, which is changed.  What has no scheme or no port is a host of an etcd cluster
- * and gets etcd's.  Returns what is wrong, NULL if nothing is.
- */
-static const char *add_endpoint(struct options *options, char *address)
-{
-	char *host = address + (find_host(address) - address);
-	char *path = host + strcspn(host, "/");
-	const char *scheme = options->ca_file ? "https://" : "http://";
-
-	if (host != address && !begins_with(address, "http://") &&
-		!begins_with(address, "https://"))
-		return "no such lock store";
-	if (path[strspn(path, "/")])
-		return "a path can stand only behind the last address";
-	*path = '\0';
-	const char *wrong = judge_host(host);
-	if (wrong)
-		return wrong;
-	options->endpoints = xrealloc(
-		options->endpoints, options->endpoint_count + 1, sizeof(options->endpoints[0]));
-	options->endpoints[options->endpoint_count++] = xasprintf("%s%s%s",
-		host == address ? scheme : "", address, *find_host_end(host) ? "" : ":2379");
-	return NULL;
-}
-
-/* The list is the part of `whole` that holds the addresses. */
-static int add_endpoints(struct options *options, const char *list, const char *whole)
-{
-	cleanup(free_ptr) char *copy = xstrdup(list);
-	char *rest = copy, *one;
-
-	while ((one = strsep(&rest, ","))) {
-		const char *wrong = *one ? add_endpoint(options, one) : NULL;
-		/* Not repeated in the message: it holds a secret. */
-		if (wrong && strchr(whole, '@'))
-			return fail("a password must not stand in a URL",
-				"use user= and password_file=");
-		if (wrong)
-			return fail(wrong, one);
-	}
-	if (options->endpoint_count)
-		return 0;
-	log_error("no address of etcd in \"%s\": write http://HOST:2379/PREFIX, or set "
-		  "ETCDCTL_ENDPOINTS",
-		whole);
-	return -1;
-}
-
-/* Where the path behind the last host begins; the end of the text if there is none. */
-static const char *find_path(const char *source)
-{
-	const char *last = strrchr(source, ',') ? strrchr(source, ',') + 1 : source;
-	const char *host = find_host(last);
-
-	return host + strcspn(host, "/");
-}
-
-static void cut_slashes(char *text)
-{
-	size_t length = strlen(text);
-
-	while (length && text[length - 1] == '/')
-		text[--length] = '\0';
-}
-
-static int check_prefix(const char *prefix)
-{
-	if (*prefix != '/')
-		return fail("a prefix has to begin with a slash and to name something", prefix);
-	for (const char *part = prefix; *part; part += strcspn(part, "/")) {
-		size_t length = strcspn(++part, "/");
-		if (length == strspn(part, ".") && length <= 2)
-			return fail("no part of a prefix can be empty, . or ..", prefix);
-	}
-	for (const char *c = prefix; *c; c++) {
-		if (iscntrl((unsigned char)*c))
-			return fail("a prefix can't have control characters", prefix);
-	}
+	if (key == FUSE_OPT_KEY_NONOPT)
+		return take_positional(parsing, argument);
+	if (key == FUSE_OPT_KEY_OPT)
+		return on_other_option(argument);
+	if (strchr(argument, '=') && !*value && key != KEY_PREFIX && key != KEY_IGNORED)
+		return fail("a value is missing", argument);
+	if (key == KEY_USER && strchr(value, ':'))
+		return fail("a password must not stand on a command line", "use password_file=");
+	char **text = text_of(parsing, (enum key)key);
+	if (!text)
+		return set_option(parsing->options, (enum key)key, argument, value);
+	set_string(text, value);
 	return 0;
-}
-
-static int parse_source(struct options *options)
-{
-	const char *path = find_path(options->source);
-	cleanup(free_ptr) char *hosts =
-		xasprintf("%.*s", (int)(path - options->source), options->source);
-	const char *environment = getenv("ETCDCTL_ENDPOINTS");
-	bool elsewhere = !*hosts && environment && *environment;
-
-	if (add_endpoints(options, elsewhere ? environment : hosts,
-		    elsewhere ? environment : options->source) < 0)
-		return -1;
-	if (!options->prefix)
-		options->prefix = xstrdup(path[strspn(path, "/")] ? path : default_prefix);
-	cut_slashes(options->prefix);
-	return check_prefix(options->prefix);
 }
 
 /* --- credentials --- */
@@ -517,32 +393,12 @@ static int set_mount_point(struct options *options, const char *path)
 	return 0;
 }
 
-/* Steps over one character; false if it is no valid UTF-8, or a control character. */
-static bool skip_character(const char **text)
-{
-	static const uint32_t least[] = {' ', 0xa0, 0x800, 0x10000};
-	const unsigned char *s = (const unsigned char *)*text;
-	int more = *s < 0x7f ? 0 : *s >> 5 == 6 ? 1 : *s >> 4 == 14 ? 2 : *s >> 3 == 30 ? 3 : -1;
-
-	if (more < 0)
-		return false;
-	uint32_t character = *s & (0x7fu >> more);
-	for (int i = 1; i <= more; i++) {
-		if (s[i] >> 6 != 2)
-			return false;
-		character = character << 6 | (s[i] & 0x3f);
-	}
-	*text += more + 1;
-	return character >= least[more] && character <= 0x10ffff &&
-	       (character < 0xd800 || character > 0xdfff);
-}
-
 static int check_name(const char *name)
 {
 	if (strlen(name) > MAX_NAME)
 		return fail("name= is longer than 255 bytes", name);
 	for (const char *c = name; *c;) {
-		if (!skip_character(&c))
+		if (!skip_printable(&c))
 			return fail("name= has a control character, or is no UTF-8", name);
 	}
 	return 0;
@@ -555,12 +411,15 @@ static int complete(struct options *options, const struct parsing *parsing)
 	if (!options->source)
 		return fail("a source is missing", "see latchfs --help");
 	if (read_credentials(options, parsing->password_file) < 0 || check_files(options) < 0 ||
-		parse_source(options) < 0 || set_mount_point(options, parsing->mount_point) < 0)
+		source_parse(&options->store, options->source, getenv("ETCDCTL_ENDPOINTS"),
+			options->ca_file) < 0 ||
+		set_mount_point(options, parsing->mount_point) < 0)
 		return -1;
 	if (options->host)
 		return check_name(options->host);
 	gethostname(host, sizeof(host) - 1);
-	set_string(&options->host, host);
+	options->host = xzalloc(sizeof(host));
+	copy_printable(options->host, sizeof(host), host);
 	return 0;
 }
 
@@ -628,12 +487,9 @@ void options_fini(struct options *options)
 		.allocated = options->fuse_allocated};
 
 	options_forget_password(options);
-	for (size_t i = 0; i < options->endpoint_count; i++)
-		free(options->endpoints[i]);
-	free(options->endpoints);
+	source_fini(&options->store);
 	free(options->source);
 	free(options->mount_point);
-	free(options->prefix);
 	free(options->ca_file);
 	free(options->cert_file);
 	free(options->key_file);

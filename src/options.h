@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "source.h"
 #include "store/store.h"
 
 struct options {
@@ -15,9 +16,7 @@ struct options {
 	char *source;      /* as given, to be shown as the mounted device */
 	char *mount_point; /* absolute */
 
-	char **endpoints; /* "http://host:port" */
-	size_t endpoint_count;
-	char *prefix; /* without a slash at its end */
+	struct source store; /* what the source says */
 	char *ca_file, *cert_file, *key_file;
 	char *user, *password; /* the password: see options_forget_password */
 	char *host;            /* this node's name */

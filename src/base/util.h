@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -48,8 +49,17 @@ char *xstrdup(const char *s);
 /* As asprintf(3); the caller frees the result. */
 char *xasprintf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+bool begins_with(const char *s, const char *beginning);
+
 /* Copies at most size - 1 bytes and always terminates; a string that does not fit is cut. */
 void copy_string(char *to, size_t size, const char *from);
+
+/* Steps over one character of UTF-8 of a text that is not empty.  False, and over one byte, if it
+ * is none, or a control character. */
+bool skip_printable(const char **text);
+
+/* As copy_string, but what is no printable UTF-8 becomes '?', and no character is cut in two. */
+void copy_printable(char *to, size_t size, const char *from);
 
 /*
  * Reads a whole number in the given base and nothing else, without sign or blanks.

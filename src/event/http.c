@@ -11,6 +11,9 @@
 #include "base/util.h"
 #include "event/loop.h"
 
+/* etcd's headers have about two hundred bytes. */
+enum { MAX_HEADERS = 64 * 1024 };
+
 struct http_pool {
 	struct loop *loop;
 	CURLM *multi;
@@ -34,8 +37,9 @@ struct http_request {
 	CURL *easy;
 	struct curl_slist *headers;
 	struct buffer received;
-	size_t max_size;
-	bool too_large;
+	size_t max_size, header_size;
+	int fault; /* -errno of what we could not put up with, and why in words */
+	const char *fault_reason;
 	http_data_fn *on_data;
 	http_done_fn *on_done;
 	void *user;
@@ -45,17 +49,36 @@ struct http_request {
 
 /* --- what libcurl calls: it may not be called back from here, so these only take notes --- */
 
+/* Ends the transfer. */
+static size_t refuse(struct http_request *request, int fault, const char *reason)
+{
+	request->fault = fault;
+	request->fault_reason = reason;
+	return 0;
+}
+
+static const char too_large[] = "the answer is too large";
+
 static size_t on_write(char *data, size_t size, size_t count, void *user)
 {
 	struct http_request *request = user;
 
 	size *= count;
-	if (request->received.size + size > request->max_size) {
-		request->too_large = true;
-		return 0;
-	}
+	if (request->received.size + size > request->max_size)
+		return refuse(request, -EFBIG, too_large);
 	buffer_add(&request->received, data, size);
 	return size;
+}
+
+/* There may be any number of them, before and behind the answer, and libcurl keeps them all. */
+static size_t on_header(char *data, size_t size, size_t count, void *user)
+{
+	struct http_request *request = user;
+
+	request->header_size += size * count;
+	if (request->header_size > MAX_HEADERS)
+		return refuse(request, -EPROTO, "the answer's header is too large");
+	return size * count;
 }
 
 static int on_timer(CURLM *multi, long timeout, void *user)
@@ -203,14 +226,16 @@ static int to_errno(CURLcode code)
 
 static void finish(struct http_request *request, CURLcode code)
 {
+	if (code == CURLE_FILESIZE_EXCEEDED)
+		(void)refuse(request, -EFBIG, too_large);
 	struct http_result result = {
-		.error = request->too_large ? -EFBIG : to_errno(code),
+		.error = request->fault ? request->fault : to_errno(code),
 		.status = (int)status_of(request),
 		.body = request->received.data ? request->received.data : "",
 		.size = request->received.size,
 	};
 	if (result.error) {
-		result.reason = request->too_large   ? "the answer is too large"
+		result.reason = request->fault       ? request->fault_reason
 				: request->reason[0] ? request->reason
 						     : curl_easy_strerror(code);
 	}
@@ -337,6 +362,8 @@ static struct http_request *request_new(struct http_pool *pool)
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 2L);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_write);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, request);
+	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
+	curl_easy_setopt(easy, CURLOPT_HEADERDATA, request);
 	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, request->reason);
 	set_tls(easy, pool);
 	return request;
@@ -352,7 +379,8 @@ struct http_request *http_start(struct http_pool *pool, const struct http_call *
 		request = request_new(pool);
 	DL_APPEND(pool->requests, request);
 	request->max_size = call->max_size;
-	request->too_large = false;
+	request->header_size = 0;
+	request->fault = 0;
 	request->on_data = call->on_data;
 	request->on_done = call->on_done;
 	request->user = call->user;
@@ -365,6 +393,9 @@ struct http_request *http_start(struct http_pool *pool, const struct http_call *
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)call->timeout);
 	curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, call->idle_timeout ? 1L : 0L);
 	curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (call->idle_timeout + 999) / 1000L);
+	/* Of one that says beforehand how large it is nothing is read. */
+	curl_easy_setopt(easy, CURLOPT_MAXFILESIZE_LARGE,
+		call->on_data ? (curl_off_t)0 : (curl_off_t)call->max_size);
 	set_headers(request, call);
 	/* The timer callback that this provokes starts the transfer from the loop. */
 	curl_multi_add_handle(pool->multi, easy);

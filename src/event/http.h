@@ -33,7 +33,8 @@ struct http_result {
 	size_t size;
 };
 
-/* error: -ETIMEDOUT, -ECONNREFUSED, -EFBIG (over the limit), -EPROTO (TLS), -ECONNRESET, ... */
+/* error: -ETIMEDOUT, -ECONNREFUSED, -EFBIG (over the limit), -EPROTO (TLS, endless headers),
+ * -ECONNRESET, ... */
 typedef void http_done_fn(void *user, const struct http_result *result);
 
 /* Bytes of a streamed answer with status 200.  The request may be cancelled in here. */

@@ -2,6 +2,7 @@
 #include "lock/lock.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <string.h>
 #include <utlist.h>
 
@@ -36,12 +37,15 @@ static void drop_rival(struct lock *lock, struct lock_entry *entry)
 	lock->ops->drop(rival_of(entry));
 }
 
-static bool has_rival(const struct lock *lock, uint64_t token)
+/* Of one token there may be several: what another program puts in one transaction is equally old.
+ */
+static bool has_rival(const struct lock *lock, const struct rival *rival)
 {
-	for (const struct lock_entry *e = lock->view ? lock->view->prev : NULL; e;
-		e = e == lock->view ? NULL : e->prev) {
-		if (e->token <= token)
-			return e->token == token;
+	for (struct lock_entry *e = lock->view ? lock->view->prev : NULL;
+		e && e->token >= rival->entry.token; e = e == lock->view ? NULL : e->prev) {
+		if (e->token == rival->entry.token && !e->claim &&
+			strcmp(rival_of(e)->id, rival->id) == 0)
+			return true;
 	}
 	return false;
 }
@@ -233,7 +237,7 @@ static void learn(struct lock *lock, uint64_t revision, struct rival *rivals)
 	while (rivals) {
 		struct rival *rival = rivals;
 		rivals = rival->next;
-		if (rival->entry.token <= known || has_rival(lock, rival->entry.token))
+		if (rival->entry.token <= known || has_rival(lock, rival))
 			lock->ops->drop(rival);
 		else
 			view_insert(lock, &rival->entry);
@@ -260,6 +264,25 @@ static void try_succeeded(struct lock *lock, struct claim *claim, uint64_t token
 		lock->known = token;
 	enter_view(lock, claim, token);
 	grant(claim);
+}
+
+static void drop_list(struct lock *lock, struct rival *rivals)
+{
+	while (rivals) {
+		struct rival *rival = rivals;
+		rivals = rival->next;
+		lock->ops->drop(rival);
+	}
+}
+
+/*
+ * A store that contradicts itself, or could not say what we asked, may have told nonsense before:
+ * from now on everything is read again.
+ */
+static void doubt(struct lock *lock)
+{
+	lock->known = 0;
+	lock->latest = 0;
 }
 
 /* --- what the owner calls --- */
@@ -339,10 +362,18 @@ void lock_placed(struct lock *lock, struct claim *claim, int outcome, uint64_t t
 	uint64_t revision, struct rival *rivals)
 {
 	assert(claim->state == CLAIM_JOINING);
-	note_revision(lock, token);
-	note_revision(lock, revision);
+	if (outcome == LOCK_PLACED && token <= claim->asked_after)
+		outcome = -EIO;
+	if (outcome < 0) {
+		doubt(lock);
+	} else {
+		note_revision(lock, token);
+		note_revision(lock, revision);
+	}
 	if (outcome == LOCK_PLACED && !claim->try)
 		learn(lock, revision, rivals);
+	else
+		drop_list(lock, rivals);
 	if (claim->try)
 		lock->trying = NULL;
 	else

@@ -134,7 +134,8 @@ enum lock_placed {
 
 /*
  * The store's answer to ops->place: an enum lock_placed, or -errno (then the place is left as well,
- * because nobody knows whether it exists).  For a join that succeeded, `revision` is the state of
+ * because nobody knows whether it exists).  A token that is older than what was known when it was
+ * asked for counts as -EIO.  For a join that succeeded, `revision` is the state of
  * the queue that was read and `rivals` what it showed of others' places beyond lock->known.
  */
 void lock_placed(struct lock *lock, struct claim *claim, int outcome, uint64_t token,

@@ -337,12 +337,25 @@ static void on_deliver(struct loop_task *task)
 
 /* --- news of the store --- */
 
+/* Queues are read because something of ours waits there. */
+static bool shows_ours(const struct store_queue *queue)
+{
+	for (size_t i = 0; i < queue->count; i++) {
+		if (queue->contenders[i].ours)
+			return true;
+	}
+	return false;
+}
+
 static void on_queue_read(void *user, int result, const struct store_queue *queue)
 {
 	struct named_lock *named = user;
 	struct store *store = named->space->store;
 
 	named->is_read = false;
+	/* One without may be another's; or ours has gone, of which we will hear. */
+	if (queue && !shows_ours(queue))
+		queue = NULL;
 	if (lock_read_end(&named->lock, queue ? queue->revision : 0, rivals_of(queue))) {
 		log_warning("lock %s: the store had not told of a release", named->path);
 		store->ops->deaf(store);

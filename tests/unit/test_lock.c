@@ -21,6 +21,7 @@
 /* cmocka wants these before it. */
 #include <cmocka.h>
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -448,9 +449,125 @@ static void test_fini_gives_rivals_back(void **state)
 	finish_quiet_world(world);
 }
 
+/* --- what the model's store never says --- */
+
+/* A claim whose store is the test itself. */
+struct plain {
+	struct claim claim;
+	bool asked, leaving;
+	int result; /* 77: not answered */
+};
+
+static struct plain *plain_of(struct claim *claim)
+{
+	return container_of(claim, struct plain, claim);
+}
+
+static void plain_place(struct claim *claim)
+{
+	plain_of(claim)->asked = true;
+}
+
+static void plain_leave(struct claim *claim)
+{
+	plain_of(claim)->leaving = true;
+}
+
+static void plain_answer(struct claim *claim, int result)
+{
+	plain_of(claim)->result = result;
+}
+
+static void plain_nothing(struct claim *claim)
+{
+}
+
+static void plain_drop(struct rival *rival)
+{
+	free(rival->id);
+	free(rival);
+}
+
+static const struct lock_ops plain_ops = {.place = plain_place,
+	.leave = plain_leave,
+	.answer = plain_answer,
+	.lost = plain_nothing,
+	.over = plain_nothing,
+	.drop = plain_drop};
+
+static struct rival *new_rival(const char *id, uint64_t token, struct rival *next)
+{
+	struct rival *rival = xzalloc(sizeof(*rival));
+
+	rival->entry.token = token;
+	rival->id = xstrdup(id);
+	rival->next = next;
+	return rival;
+}
+
+static void plain_take(struct lock *lock, struct plain *plain)
+{
+	*plain = (struct plain){.result = 77};
+	lock_take(lock, &plain->claim);
+	assert_true(plain->asked);
+}
+
+static void plain_end(struct lock *lock, struct plain *plain)
+{
+	if (!plain->leaving)
+		lock_leave(lock, &plain->claim, 0);
+	lock_left(lock, &plain->claim);
+}
+
+/* Another program's keys of one transaction are equally old: each of them is in the way. */
+static void test_rivals_of_one_token(void **state)
+{
+	struct lock lock;
+	struct plain plain;
+
+	lock_init(&lock, &plain_ops, false);
+	plain_take(&lock, &plain);
+	lock_placed(
+		&lock, &plain.claim, LOCK_PLACED, 9, 9, new_rival("a", 5, new_rival("b", 5, NULL)));
+	lock_removed(&lock, new_rival("a", 10, NULL));
+	assert_int_equal(plain.result, 77);
+	lock_removed(&lock, new_rival("b", 11, NULL));
+	assert_int_equal(plain.result, CLAIM_GRANTED);
+	plain_end(&lock, &plain);
+	lock_fini(&lock);
+}
+
+/* Who is told of a token that can't be is refused; what was believed till then is asked anew. */
+static void test_tokens_that_go_back(void **state)
+{
+	struct lock lock;
+	struct plain first, second, third;
+
+	lock_init(&lock, &plain_ops, false);
+	plain_take(&lock, &first);
+	lock_placed(&lock, &first.claim, LOCK_PLACED, 9, UINT64_C(1) << 60, NULL);
+	assert_int_equal(first.result, CLAIM_GRANTED);
+	plain_take(&lock, &second);
+	lock_placed(&lock, &second.claim, LOCK_PLACED, 10, 11, new_rival("a", 7, NULL));
+	assert_int_equal(second.result, -EIO);
+	assert_true(second.leaving);
+	assert_int_equal(lock.known, 0);
+	plain_take(&lock, &third);
+	lock_placed(&lock, &third.claim, LOCK_PLACED, 12, 12, new_rival("a", 7, NULL));
+	plain_end(&lock, &first);
+	assert_int_equal(third.result, 77);
+	lock_removed(&lock, new_rival("a", 13, NULL));
+	assert_int_equal(third.result, CLAIM_GRANTED);
+	plain_end(&lock, &second);
+	plain_end(&lock, &third);
+	lock_fini(&lock);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_rivals_of_one_token),
+		cmocka_unit_test(test_tokens_that_go_back),
 		cmocka_unit_test(test_hands_over_locally),
 		cmocka_unit_test(test_try_keeps_later_rivals),
 		cmocka_unit_test(test_two_upgrades_of_one),

@@ -16,11 +16,19 @@ enum {
 struct etcd_batch {
 	struct etcd_call call;
 	struct etcd_line *line;
-	struct etcd_op **ops; /* in the order of their parts; NULL: dropped */
-	size_t *operations;   /* of each part */
-	size_t count, live;   /* of ops; of those that are not dropped */
+	struct etcd_op **ops;        /* in the order of their parts; NULL: dropped */
+	struct wire_shape *shapes;   /* of each part */
+	struct wire_result *answers; /* to each part; NULL until they have come */
+	size_t count, live;          /* of ops; of those that are not dropped */
 	bool delivering;
 };
+
+static void free_answers(struct etcd_batch *batch)
+{
+	for (size_t i = 0; batch->answers && i < batch->count; i++)
+		wire_result_fini(&batch->answers[i]);
+	free(take(batch->answers));
+}
 
 static void batch_free(struct etcd_batch *batch)
 {
@@ -29,8 +37,9 @@ static void batch_free(struct etcd_batch *batch)
 	etcd_call_cancel(&batch->call);
 	line->batches--;
 	loop_defer(line->etcd->loop, &line->task);
+	free_answers(batch);
 	free(batch->ops);
-	free(batch->operations);
+	free(batch->shapes);
 	free(batch);
 }
 
@@ -89,7 +98,7 @@ static char *compose(struct etcd_call *call)
 			continue;
 		batch->ops[live] = batch->ops[i];
 		batch->ops[live]->batch_place = live;
-		batch->operations[live] = wire_part_operations(&batch->ops[live]->txn);
+		batch->shapes[live] = batch->ops[live]->txn.shape;
 		live++;
 	}
 	batch->count = live;
@@ -128,7 +137,7 @@ static struct etcd_batch *gather(struct etcd_line *line)
 
 	batch->line = line;
 	batch->ops = xzalloc(etcd->batch_max * sizeof(batch->ops[0]));
-	batch->operations = xzalloc(etcd->batch_max * sizeof(batch->operations[0]));
+	batch->shapes = xzalloc(etcd->batch_max * sizeof(batch->shapes[0]));
 	DL_FOREACH_SAFE2(line->waiting, op, next, waiting_next)
 	{
 		text += wire_part_size(&op->txn);
@@ -146,7 +155,8 @@ static struct etcd_batch *gather(struct etcd_line *line)
 	return batch;
 }
 
-static void on_batch_done(struct etcd_call *call, int result, const char *body);
+static int read_answers(struct etcd_call *call, const char *body);
+static void on_batch_done(struct etcd_call *call, int result);
 
 /* Sends what has gathered, as far as the number of batches under way allows. */
 static void pump(struct loop_task *task)
@@ -159,7 +169,9 @@ static void pump(struct loop_task *task)
 		line->batches++;
 		batch->call = (struct etcd_call){.rpc = "/v3/kv/txn",
 			.compose = compose,
+			.max_answer = ETCD_LARGE_ANSWER,
 			.lane = line->lane,
+			.read = read_answers,
 			.fn = on_batch_done};
 		etcd_call_start(client, &batch->call);
 	}
@@ -183,9 +195,29 @@ static void take_apart(struct etcd_batch *batch, bool alone)
 	batch_free(batch);
 }
 
-/* What the callbacks do may drop others of the batch. */
-static void deliver(struct etcd_batch *batch, int result, const struct wire_result *answers)
+/* Each part's has to be about the name that was asked about. */
+static int read_answers(struct etcd_call *call, const char *body)
 {
+	struct etcd_batch *batch = container_of(call, struct etcd_batch, call);
+	size_t count = batch->count;
+
+	batch->answers = xzalloc(count * sizeof(batch->answers[0]));
+	int error = count > 1 ? wire_parse_parts(body, batch->shapes, batch->answers, count)
+			      : wire_parse_txn(body, batch->shapes, batch->answers);
+	for (size_t i = 0; i < count && !error; i++) {
+		if (batch->ops[i] && !etcd_op_fits(batch->ops[i], &batch->answers[i]))
+			error = -EBADMSG;
+	}
+	if (error)
+		free_answers(batch);
+	return error;
+}
+
+/* What the callbacks do may drop others of the batch. */
+static void deliver(struct etcd_batch *batch, int result)
+{
+	static const struct wire_result no_answer;
+
 	batch->delivering = true;
 	for (size_t i = 0; i < batch->count; i++) {
 		struct etcd_op *op = batch->ops[i];
@@ -193,40 +225,29 @@ static void deliver(struct etcd_batch *batch, int result, const struct wire_resu
 			continue;
 		etcd_batch_drop(op);
 		op->attempts += batch->call.attempts;
-		op->fn(op, result, &answers[i]);
+		op->fn(op, result, result ? &no_answer : &batch->answers[i]);
 	}
 	batch_free(batch);
 }
 
-static void on_batch_done(struct etcd_call *call, int result, const char *body)
+static void on_batch_done(struct etcd_call *call, int result)
 {
 	struct etcd_batch *batch = container_of(call, struct etcd_batch, call);
-	struct wire_result *answers = NULL;
 	struct etcd *etcd = batch->line->etcd;
-	size_t count = batch->count;
 
 	if (result == ETCD_NO_LEASE) {
 		/* Ends every operation of the session, and with them this batch. */
 		etcd_lease_gone(&etcd->lease);
-		return;
-	}
-	answers = xzalloc(count * sizeof(answers[0]));
-	if (!result && (count > 1 ? wire_parse_parts(body, batch->operations, answers, count)
-				  : wire_parse_txn(body, answers)) < 0)
-		result = -EIO;
-	if (result == ETCD_TOO_MANY && count > 1) {
+	} else if (result == ETCD_TOO_MANY && batch->count > 1) {
 		/* Its administrator allows fewer than the default. */
 		etcd->batch_max = etcd->batch_max > 1 ? etcd->batch_max / 2 : 1;
 		take_apart(batch, false);
-	} else if (result && count > 1) {
+	} else if (result && batch->count > 1) {
 		/* Whom the refusal concerns will show when each goes alone. */
 		take_apart(batch, true);
 	} else {
-		deliver(batch, result > 0 ? -EIO : result, answers);
+		deliver(batch, result > 0 ? -EIO : result);
 	}
-	for (size_t i = 0; i < count; i++)
-		wire_result_fini(&answers[i]);
-	free(answers);
 }
 
 /* --- the interface --- */

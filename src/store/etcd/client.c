@@ -12,7 +12,6 @@
 #include "store/etcd/wire.h"
 
 enum {
-	MAX_ANSWER = 64 * 1024 * 1024,
 	MIN_ATTEMPT = 200,
 	MAX_BACKOFF = 1000,
 	REASON_SIZE = 256,
@@ -20,6 +19,7 @@ enum {
 	   long. */
 	DISBELIEF = 1000,
 	SILENCE = 60 * 1000, /* between two complaints of the same */
+	BREATH = 1000,       /* between any two */
 };
 
 /* How many requests a lane has in flight at most. */
@@ -55,6 +55,7 @@ struct etcd_client {
 	bool auth_off;                 /* etcd said that it wants no token */
 	unsigned int token_generation; /* counts tokens */
 	struct etcd_call auth_call;
+	char *token;              /* as answered; until it is the authorization */
 	struct etcd_call *parked; /* calls that wait for a token */
 
 	char complaint[REASON_SIZE]; /* what was logged last of a refusal, and when */
@@ -156,14 +157,14 @@ static void detach(struct etcd_call *call)
 	call->state = ETCD_CALL_IDLE;
 }
 
-static void finish(struct etcd_call *call, int result, const char *body)
+static void finish(struct etcd_call *call, int result)
 {
 	struct etcd_client *client = call->client;
 	enum etcd_lane lane = call->lane;
 
 	detach(call);
 	free(take(call->body));
-	call->fn(call, result, body);
+	call->fn(call, result);
 	pump(client, lane);
 }
 
@@ -198,7 +199,7 @@ static void on_timer(struct loop_timer *timer)
 	struct etcd_client *client = call->client;
 
 	if (call->deadline && loop_clock() >= call->deadline) {
-		finish(call, -EIO, NULL);
+		finish(call, -EIO);
 		return;
 	}
 	detach(call);
@@ -214,16 +215,17 @@ static void park(struct etcd_call *call)
 	authenticate(call->client);
 }
 
-/* The same every time would be one line for each request. */
-static void complain(struct etcd_client *client, const char *what, const struct wire_error *error)
+/* One line for each request would drown all others. */
+static void complain(struct etcd_client *client, const char *what, const char *message)
 {
 	int64_t now = loop_clock();
+	bool is_same = strcmp(client->complaint, message) == 0;
 
-	if (strcmp(client->complaint, error->message) == 0 && now - client->complained_at < SILENCE)
+	if (now - client->complained_at < (is_same ? SILENCE : BREATH))
 		return;
-	copy_string(client->complaint, sizeof(client->complaint), error->message);
+	copy_string(client->complaint, sizeof(client->complaint), message);
 	client->complained_at = now;
-	log_warning("%s: %s", what, error->message);
+	log_warning("%s: %s", what, message);
 }
 
 static void handle_refusal(struct etcd_call *call, int status, const char *body)
@@ -247,37 +249,51 @@ static void handle_refusal(struct etcd_call *call, int status, const char *body)
 			pump(client, call->lane);
 			return;
 		}
-		complain(client, "etcd refuses", &error);
-		finish(call, -EACCES, NULL);
+		complain(client, "etcd refuses", error.message);
+		finish(call, -EACCES);
 		return;
 	case WIRE_ERROR_REFUSED:
-		complain(client, "etcd refuses", &error);
-		finish(call, -EACCES, NULL);
+		complain(client, "etcd refuses", error.message);
+		finish(call, -EACCES);
 		return;
 	case WIRE_ERROR_NO_LEASE:
-		finish(call, ETCD_NO_LEASE, NULL);
+		finish(call, ETCD_NO_LEASE);
 		return;
 	case WIRE_ERROR_COMPACTED:
-		finish(call, ETCD_COMPACTED, NULL);
+		finish(call, ETCD_COMPACTED);
 		return;
 	case WIRE_ERROR_TOO_MANY:
-		finish(call, ETCD_TOO_MANY, NULL);
+		finish(call, ETCD_TOO_MANY);
 		return;
 	case WIRE_ERROR_NO_AUTH:
-		finish(call, call == &client->auth_call ? 0 : -EIO, NULL);
+		finish(call, call == &client->auth_call ? 0 : -EIO);
 		return;
 	case WIRE_ERROR_FULL:
-		complain(client, "etcd is full", &error);
-		finish(call, -ENOSPC, NULL);
+		complain(client, "etcd is full", error.message);
+		finish(call, -ENOSPC);
 		return;
 	case WIRE_ERROR_TOO_LARGE:
-		finish(call, -EFBIG, NULL);
+		finish(call, -EFBIG);
 		return;
 	case WIRE_ERROR_OTHER:
 		break;
 	}
-	log_warning("etcd: %s: %s", call->rpc, error.message);
-	finish(call, -EIO, NULL);
+	complain(client, "etcd answers with an error", error.message);
+	finish(call, -EIO);
+}
+
+static void handle_answer(struct etcd_call *call, const char *body, size_t size)
+{
+	struct etcd_client *client = call->client;
+
+	if (!memchr(body, '\0', size) && call->read(call, body) == 0) {
+		endpoint_answered(client, call->endpoint);
+		finish(call, 0);
+		return;
+	}
+	cleanup(free_ptr) char *reason = xasprintf("its answer to %s makes no sense", call->rpc);
+	endpoint_failed(client, call->endpoint, -EBADMSG, reason);
+	repeat(call);
 }
 
 static void on_http_done(void *user, const struct http_result *result)
@@ -287,16 +303,16 @@ static void on_http_done(void *user, const struct http_result *result)
 
 	call->request = NULL;
 	if (result->error == -EFBIG) {
-		log_warning("etcd: %s: %s", call->rpc, result->reason);
-		finish(call, -EIO, NULL);
+		copy_string(client->last_error, sizeof(client->last_error), result->reason);
+		complain(client, "etcd's answer can't be read", result->reason);
+		finish(call, -EIO);
 	} else if (result->error) {
 		endpoint_failed(client, call->endpoint, result->error, result->reason);
 		repeat(call);
 	} else if (result->status != 200) {
 		handle_refusal(call, result->status, result->body);
 	} else {
-		endpoint_answered(client, call->endpoint);
-		finish(call, 0, result->body);
+		handle_answer(call, result->body, result->size);
 	}
 }
 
@@ -340,7 +356,7 @@ static void send_call(struct etcd_call *call)
 		.headers = headers,
 		.connect_timeout = timeout,
 		.timeout = timeout,
-		.max_size = MAX_ANSWER,
+		.max_size = call->max_answer ? call->max_answer : ETCD_SMALL_ANSWER,
 		.on_done = on_http_done,
 		.user = call};
 	call->state = ETCD_CALL_SENT;
@@ -367,15 +383,21 @@ static void pump(struct etcd_client *client, enum etcd_lane lane)
 
 /* --- authentication --- */
 
-static void on_authenticated(struct etcd_call *auth, int result, const char *body)
+static int read_token(struct etcd_call *auth, const char *body)
 {
 	struct etcd_client *client = container_of(auth, struct etcd_client, auth_call);
-	cleanup(free_ptr) char *token = body ? wire_parse_token(body) : NULL;
 
-	/* An answer without a body: this etcd has authentication switched off. */
-	client->auth_off = result == 0 && !body;
-	if (body && !token)
-		result = -EIO;
+	client->token = wire_parse_token(body);
+	return client->token ? 0 : -EBADMSG;
+}
+
+static void on_authenticated(struct etcd_call *auth, int result)
+{
+	struct etcd_client *client = container_of(auth, struct etcd_client, auth_call);
+	cleanup(free_ptr) char *token = take(client->token);
+
+	/* An answer without a token: this etcd has authentication switched off. */
+	client->auth_off = result == 0 && !token;
 	if (token) {
 		free(client->authorization);
 		client->authorization = xasprintf("Authorization: %s", token);
@@ -385,7 +407,7 @@ static void on_authenticated(struct etcd_call *auth, int result, const char *bod
 	while (call) {
 		detach(call);
 		if (result)
-			finish(call, result, NULL);
+			finish(call, result);
 		else
 			enter(call, ETCD_CALL_QUEUED, 0);
 		call = client->parked;
@@ -404,6 +426,7 @@ static void authenticate(struct etcd_client *client)
 	*auth = (struct etcd_call){.rpc = "/v3/auth/authenticate",
 		.body = wire_authenticate(client->user, client->password),
 		.lane = ETCD_LANE_LEASE,
+		.read = read_token,
 		.fn = on_authenticated};
 	etcd_call_start(client, auth);
 }

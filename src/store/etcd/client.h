@@ -2,9 +2,9 @@
 /*
  * Calls to an etcd cluster through its JSON gateway: which endpoint, how often, as whom.
  *
- * A call is repeated at the next endpoint when one refuses, is silent, or says that it has no
- * leader; so every call must be idempotent.  It is answered exactly once, unless cancelled, and
- * never inside etcd_call_start.
+ * A call is repeated at the next endpoint when one refuses, is silent, makes no sense, or says that
+ * it has no leader; so every call must be idempotent.  It is answered exactly once, unless
+ * cancelled, and never inside etcd_call_start.
  */
 #pragma once
 
@@ -36,8 +36,15 @@ enum etcd_lane { ETCD_LANE_PLACES, ETCD_LANE_NAMES, ETCD_LANE_LEASE, ETCD_LANES 
 /* Outcomes of a call besides 0 and -errno. */
 enum { ETCD_NO_LEASE = 1, ETCD_COMPACTED = 2, ETCD_TOO_MANY = 3 };
 
-/* body: what etcd answered; borrowed; meaningful only if result is 0. */
-typedef void etcd_call_fn(struct etcd_call *call, int result, const char *body);
+/* The most bytes that an answer can have: most have few, and some as many as there are keys. */
+enum { ETCD_SMALL_ANSWER = 64 * 1024, ETCD_LARGE_ANSWER = 32 * 1024 * 1024 };
+
+/*
+ * Takes in what etcd answered (borrowed): 0, and then fn gets that; or -EBADMSG if it makes no
+ * sense, and the call is repeated as if this endpoint had failed.  It must not touch the call.
+ */
+typedef int etcd_read_fn(struct etcd_call *call, const char *body);
+typedef void etcd_call_fn(struct etcd_call *call, int result);
 
 struct etcd_call {
 	/* Set by the caller. */
@@ -46,8 +53,10 @@ struct etcd_call {
 	/* Or NULL; else gives the body anew for each attempt. */
 	char *(*compose)(struct etcd_call *call);
 	enum etcd_lane lane;
+	size_t max_answer;   /* bytes; 0: ETCD_SMALL_ANSWER */
 	int64_t deadline;    /* on loop_clock(); 0 = tries for ever */
 	int attempt_timeout; /* milliseconds; 0 = the client's, shared by the endpoints */
+	etcd_read_fn *read;
 	etcd_call_fn *fn;
 
 	/* May be read in fn. */
@@ -90,7 +99,8 @@ void etcd_call_start(struct etcd_client *client, struct etcd_call *call);
 void etcd_call_cancel(struct etcd_call *call);
 bool etcd_call_active(const struct etcd_call *call);
 
-/* False while every endpoint has been silent, or failing for a second, since it last answered. */
+/* False while every endpoint has been silent, or has failed for a second, since it last answered.
+ */
 bool etcd_client_reachable(const struct etcd_client *client);
 /* In words, what the last failed attempt said. */
 const char *etcd_client_last_error(const struct etcd_client *client);

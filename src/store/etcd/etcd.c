@@ -51,6 +51,22 @@ void etcd_op_done(struct etcd_op *op, int result)
 	fn(user, result);
 }
 
+bool etcd_op_fits(const struct etcd_op *op, const struct wire_result *answer)
+{
+	cleanup(free_ptr) char *first = key_first(op->etcd->prefix, op->path);
+	size_t length = strlen(first);
+
+	for (size_t r = 0; r < answer->range_count; r++) {
+		const struct wire_kvs *kvs = &answer->ranges[r];
+		for (size_t i = 0; i < kvs->count; i++) {
+			if (kvs->kv[i].key_size < length ||
+				memcmp(kvs->kv[i].key, first, length) != 0)
+				return false;
+		}
+	}
+	return true;
+}
+
 static const struct wire_result no_answer;
 
 static void on_verdict(struct loop_timer *timer)
@@ -169,11 +185,18 @@ static void on_lease_state(struct etcd_lease *lease, enum store_session state)
 
 /* --- the comparison, once per TTL, of our keys with those of the lease --- */
 
-void etcd_place_gone(struct etcd *etcd, const char *id)
+struct store_place *etcd_find_place(struct etcd *etcd, const char *path, const char *id)
 {
 	struct store_place *place;
 
 	HASH_FIND_STR(etcd->places, id, place);
+	return place && strcmp(place->path, path) == 0 ? place : NULL;
+}
+
+void etcd_place_gone(struct etcd *etcd, const char *path, const char *id)
+{
+	struct store_place *place = etcd_find_place(etcd, path, id);
+
 	if (!place || !place->placed || place->leaving)
 		return;
 	HASH_DEL(etcd->places, place);
@@ -181,15 +204,14 @@ void etcd_place_gone(struct etcd *etcd, const char *id)
 	etcd->store.events->gone(etcd->store.user, place);
 }
 
-void etcd_place_deleted(struct etcd *etcd, const char *id, uint64_t revision)
+void etcd_place_deleted(struct etcd *etcd, const char *path, const char *id, uint64_t revision)
 {
-	struct store_place *place;
+	struct store_place *place = etcd_find_place(etcd, path, id);
 
-	HASH_FIND_STR(etcd->places, id, place);
 	if (place && !place->placed)
 		place->deleted = revision;
 	else if (place && place->token < revision)
-		etcd_place_gone(etcd, id);
+		etcd_place_gone(etcd, path, id);
 }
 
 /* That it is gone is news that the confirmation itself spreads. */
@@ -203,15 +225,14 @@ static void doubt(struct etcd *etcd, struct store_place *place)
 		etcd_confirm(&etcd->store, place, on_asked_for, NULL);
 }
 
-void etcd_place_heed(struct etcd *etcd, const char *id)
+void etcd_place_heed(struct etcd *etcd, const char *path, const char *id)
 {
-	struct store_place *place;
+	struct store_place *place = etcd_find_place(etcd, path, id);
 
-	HASH_FIND_STR(etcd->places, id, place);
 	if (place && place->deleted == DELETED_PERHAPS)
 		doubt(etcd, place);
 	else
-		etcd_place_gone(etcd, id);
+		etcd_place_gone(etcd, path, id);
 }
 
 static void on_orphan_deleted(struct etcd_op *op, int result, const struct wire_result *answer)
@@ -250,7 +271,7 @@ static void check_key(struct etcd *etcd, const struct wire_kv *kv)
 
 	if (!id)
 		return;
-	HASH_FIND_STR(etcd->places, id, place);
+	place = etcd_find_place(etcd, below, id);
 	if (place)
 		place->placed_at = UINT64_MAX; /* seen */
 	else if (sequence_of(id, &sequence) && sequence <= etcd->check_sequence)
@@ -277,25 +298,30 @@ static void compare_places(struct etcd *etcd, const struct wire_kvs *keys)
 	}
 }
 
-static void on_checked(struct etcd_call *call, int result, const char *body)
+static int read_checked(struct etcd_call *call, const char *body)
 {
 	struct etcd *etcd = container_of(call, struct etcd, check_call);
-	struct wire_kvs keys;
-	int64_t ttl;
+
+	return wire_parse_lease_keys(body, etcd->lease.id, &etcd->check_ttl, &etcd->check_keys);
+}
+
+static void on_checked(struct etcd_call *call, int result)
+{
+	struct etcd *etcd = container_of(call, struct etcd, check_call);
 
 	arm_check(etcd);
 	if (result == ETCD_NO_LEASE) {
 		etcd_lease_renew(&etcd->lease);
 		return;
 	}
-	if (result || wire_parse_lease_keys(body, &ttl, &keys) < 0)
+	if (result)
 		return;
 	/* Whether it is gone is for a renewal to find out: this answer may be out of date. */
-	if (ttl > 0)
-		compare_places(etcd, &keys);
+	if (etcd->check_ttl > 0)
+		compare_places(etcd, &etcd->check_keys);
 	else
 		etcd_lease_renew(&etcd->lease);
-	wire_kvs_fini(&keys);
+	wire_kvs_fini(&etcd->check_keys);
 	etcd->store.events->recheck(etcd->store.user);
 }
 
@@ -308,7 +334,9 @@ static void on_check_due(struct loop_timer *timer)
 	etcd->check_call = (struct etcd_call){.rpc = "/v3/lease/timetolive",
 		.body = wire_lease_keys(etcd->lease.id),
 		.lane = ETCD_LANE_LEASE,
+		.max_answer = ETCD_LARGE_ANSWER,
 		.deadline = loop_clock() + etcd->lease.ttl,
+		.read = read_checked,
 		.fn = on_checked};
 	etcd_call_start(etcd->client, &etcd->check_call);
 }
@@ -324,13 +352,13 @@ static void on_deleted(struct etcd_watch *watch, const char *key, size_t size, u
 
 	if (!id)
 		return;
-	HASH_FIND_STR(etcd->places, id, place);
+	place = etcd_find_place(etcd, below, id);
 	if (!place)
 		etcd->store.events->removed(etcd->store.user, below, id, revision);
 	else if (place->token && place->token < revision && place->leaving)
 		etcd_place_left(place);
 	else
-		etcd_place_deleted(etcd, id, revision);
+		etcd_place_deleted(etcd, below, id, revision);
 }
 
 /*

@@ -40,7 +40,7 @@ static void on_evicted(struct etcd_op *op, int error, const struct wire_result *
 	if (!error && !answer->succeeded && op->attempts <= 1)
 		error = STORE_GONE;
 	if (!error && answer->succeeded)
-		etcd_place_deleted(op->etcd, op->id, answer->revision);
+		etcd_place_deleted(op->etcd, op->path, op->id, answer->revision);
 	etcd_op_done(op, error);
 }
 
@@ -49,8 +49,6 @@ static void on_read_for_evict(struct etcd_op *op, int error, const struct wire_r
 	const struct wire_kv *kv = NULL;
 	struct wire_txn txn = {0};
 
-	if (!error && answer->range_count != 1)
-		error = -EIO;
 	if (!error && !(kv = find_place(op, &answer->ranges[0])))
 		error = STORE_GONE;
 	if (!error)

@@ -31,6 +31,8 @@ struct etcd {
 	struct loop_timer check_timer;
 	struct etcd_call check_call;
 	uint64_t check_clock, check_sequence; /* when the check was sent */
+	int64_t check_ttl;                    /* what it was answered */
+	struct wire_kvs check_keys;
 
 	store_done_fn *start_fn, *stop_fn;
 	void *start_user, *stop_user;
@@ -38,8 +40,8 @@ struct etcd {
 };
 
 /*
- * result: 0, STORE_LOST, or -errno.  answer: borrowed; empty unless result is 0.  Frees the op with
- * etcd_op_free, or sends it again.
+ * result: 0, STORE_LOST, or -errno.  answer: borrowed; it fits the transaction, but is empty unless
+ * result is 0.  Frees the op with etcd_op_free, or sends it again.
  */
 typedef void etcd_op_fn(struct etcd_op *op, int result, const struct wire_result *answer);
 
@@ -78,8 +80,7 @@ struct etcd_op {
 	/* Of change: what to do once the directory was read. */
 	unsigned int mask;
 	struct store_directory directory;
-	/* Of join: how many ranges it reads. */
-	size_t range_count;
+	int64_t give_up_at;
 	/* Of describe: how much text there may be. */
 	size_t room;
 	/* Of evict: who asks. */
@@ -96,11 +97,14 @@ static inline struct etcd *etcd_of(struct store *store)
 	return (struct etcd *)(void *)((char *)store - offsetof(struct etcd, store));
 }
 
-/* path is copied, and may be NULL. */
+/* path is copied. */
 struct etcd_op *etcd_op_new(struct etcd *etcd, const char *path, etcd_op_fn *fn, void *user);
 void etcd_op_free(struct etcd_op *op);
 /* Answers an op that has a `done`, and frees it. */
 void etcd_op_done(struct etcd_op *op, int result);
+
+/* False if the answer has keys that are not of the operation's path. */
+bool etcd_op_fits(const struct etcd_op *op, const struct wire_result *answer);
 
 /*
  * All take the transaction over.  With a timeout an operation gives up after that, or at once while
@@ -112,14 +116,16 @@ void etcd_op_send_steady(struct etcd_op *op, struct wire_txn *txn, enum etcd_bat
 /* For reading and directories; with a timeout. */
 void etcd_op_send_names(struct etcd_op *op, struct wire_txn *txn, enum etcd_batch_kind kind);
 
+/* The place of ours in that queue; anybody can put a key of the same id into another one. */
+struct store_place *etcd_find_place(struct etcd *etcd, const char *path, const char *id);
 /* The store does not have that place of ours any more: tells its owner, unless it is known. */
-void etcd_place_gone(struct etcd *etcd, const char *id);
+void etcd_place_gone(struct etcd *etcd, const char *path, const char *id);
 /*
  * The same for a place whose key was deleted at that revision.  Of one that is being made the
  * answer may still be on its way: etcd_place_heed is then to be called when that has come.
  */
-void etcd_place_deleted(struct etcd *etcd, const char *id, uint64_t revision);
-void etcd_place_heed(struct etcd *etcd, const char *id);
+void etcd_place_deleted(struct etcd *etcd, const char *path, const char *id, uint64_t revision);
+void etcd_place_heed(struct etcd *etcd, const char *path, const char *id);
 
 /* places.c */
 /* The watch has told of a delete of ours, which it may do before the answer comes. */
@@ -128,7 +134,8 @@ void etcd_place_left(struct store_place *place);
  * True for a key of our session, below a lock, that holds nothing: it is being deleted, or we do
  * not know of it.
  */
-bool etcd_is_left_over(struct etcd *etcd, const char *id, const struct wire_kv *kv);
+bool etcd_is_left_over(
+	struct etcd *etcd, const char *path, const char *id, const struct wire_kv *kv);
 void etcd_join(struct store *store, struct store_place *place, uint64_t known, size_t crowd,
 	store_queue_fn *fn, void *user);
 void etcd_try(struct store *store, struct store_place *place, const struct store_place *replaces,

@@ -2,15 +2,30 @@
 #include "store/etcd/json.h"
 
 #include <cjson/cJSON.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/util.h"
 
+/* Every value but the first stands behind one of these. */
+static bool has_too_many_values(const char *text)
+{
+	size_t count = 0;
+
+	/* There is no need to count where there is no room for so many. */
+	if (strnlen(text, JSON_MAX_VALUES) < JSON_MAX_VALUES)
+		return false;
+	for (; *text && count < JSON_MAX_VALUES; text++)
+		count += *text == ',' || *text == ':' || *text == '[';
+	return count == JSON_MAX_VALUES;
+}
+
 struct cJSON *json_parse(const char *text)
 {
-	return cJSON_Parse(text);
+	return has_too_many_values(text) ? NULL : cJSON_ParseWithOpts(text, NULL, true);
 }
 
 void json_free(struct cJSON *json)
@@ -38,30 +53,67 @@ const char *json_string(const struct cJSON *object, const char *name)
 	return json_text(json_get(object, name));
 }
 
+static int read_number(const struct cJSON *item, uint64_t *value)
+{
+	if (cJSON_IsString(item))
+		return parse_u64(item->valuestring, 10, INT64_MAX, value);
+	/* A double has no more digits. */
+	if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble < 9e15))
+		return -EINVAL;
+	*value = (uint64_t)item->valuedouble;
+	return (double)*value < item->valuedouble ? -EINVAL : 0;
+}
+
 uint64_t json_u64(const struct cJSON *object, const char *name)
+{
+	uint64_t value = 0;
+
+	return read_number(json_get(object, name), &value) < 0 ? 0 : value;
+}
+
+uint64_t json_expect_u64(const struct cJSON *object, const char *name, bool *bad)
 {
 	const struct cJSON *item = json_get(object, name);
 	uint64_t value = 0;
 
-	if (cJSON_IsNumber(item))
-		return item->valuedouble >= 0 && item->valuedouble < 9e15
-			       ? (uint64_t)item->valuedouble
-			       : 0;
-	if (cJSON_IsString(item))
-		(void)parse_u64(item->valuestring, 10, INT64_MAX, &value);
-	return value;
+	if (!item)
+		return 0;
+	if (read_number(item, &value) == 0)
+		return value;
+	*bad = true;
+	return 0;
 }
 
-bool json_bool(const struct cJSON *object, const char *name)
-{
-	return cJSON_IsTrue(json_get(object, name));
-}
-
-bool json_is_list(const struct cJSON *object, const char *name)
+bool json_expect_bool(const struct cJSON *object, const char *name, bool *bad)
 {
 	const struct cJSON *item = json_get(object, name);
 
-	return !item || cJSON_IsArray(item);
+	*bad = *bad || (item && !cJSON_IsBool(item));
+	return cJSON_IsTrue(item);
+}
+
+const char *json_expect_string(const struct cJSON *object, const char *name, bool *bad)
+{
+	const struct cJSON *item = json_get(object, name);
+
+	*bad = *bad || (item && !cJSON_IsString(item));
+	return json_text(item);
+}
+
+const struct cJSON *json_expect_array(const struct cJSON *object, const char *name, bool *bad)
+{
+	const struct cJSON *item = json_get(object, name);
+
+	*bad = *bad || (item && !cJSON_IsArray(item));
+	return cJSON_IsArray(item) ? item : NULL;
+}
+
+const struct cJSON *json_expect_object(const struct cJSON *object, const char *name, bool *bad)
+{
+	const struct cJSON *item = json_get(object, name);
+
+	*bad = *bad || (item && !cJSON_IsObject(item));
+	return cJSON_IsObject(item) ? item : NULL;
 }
 
 const struct cJSON *json_first(const struct cJSON *array)

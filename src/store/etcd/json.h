@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * JSON by cJSON, with the reading that etcd's gateway wants: numbers may be strings, and whatever
- * is missing or of another type than expected reads as empty, never as a crash.
+ * JSON by cJSON, with the reading that etcd's gateway wants: numbers may be strings, and what is
+ * zero, false or empty is missing.
+ *
+ * There are two ways to read.  For values, which anybody may have written, whatever is missing or
+ * of another type than expected is empty.  For etcd's own answers, where a wrong type must not pass
+ * for an empty queue, json_expect_...
  */
 #pragma once
 
@@ -10,7 +14,12 @@
 
 struct cJSON;
 
-/* NULL if the text is not JSON.  The caller frees it with json_free. */
+/*
+ * NULL if the text is not JSON and nothing else, or is nested more than 1000 deep, or has more than
+ * JSON_MAX_VALUES values in it: each takes about a hundred bytes of memory, and in the text no more
+ * than two.  The caller frees it with json_free.
+ */
+enum { JSON_MAX_VALUES = 1000 * 1000 };
 struct cJSON *json_parse(const char *text);
 void json_free(struct cJSON *json);
 /* For cleanup(json_free_ptr). */
@@ -20,12 +29,15 @@ void json_free_ptr(struct cJSON **json);
 const struct cJSON *json_get(const struct cJSON *object, const char *name);
 const char *json_string(const struct cJSON *object, const char *name); /* NULL if there is none */
 uint64_t json_u64(const struct cJSON *object, const char *name);       /* 0 if there is none */
-bool json_bool(const struct cJSON *object, const char *name);
 /* The text of a string itself, as an element of an array; NULL if it is not one. */
 const char *json_text(const struct cJSON *item);
 
-/* False if there is something of that name that is no array: it must not pass for an empty one. */
-bool json_is_list(const struct cJSON *object, const char *name);
+/* For what has to be of the right type if it is there: else *bad is set, and the result empty. */
+uint64_t json_expect_u64(const struct cJSON *object, const char *name, bool *bad);
+bool json_expect_bool(const struct cJSON *object, const char *name, bool *bad);
+const char *json_expect_string(const struct cJSON *object, const char *name, bool *bad);
+const struct cJSON *json_expect_array(const struct cJSON *object, const char *name, bool *bad);
+const struct cJSON *json_expect_object(const struct cJSON *object, const char *name, bool *bad);
 
 /* Walks an array (anything else has no items). */
 const struct cJSON *json_first(const struct cJSON *array);

@@ -39,11 +39,17 @@ static int64_t deadline_of(const struct etcd_lease *lease)
 	return lease->renewed_at + lease->ttl - lease->ttl / MARGIN_PART;
 }
 
-/* The lease is good as of a request that was sent then. */
+/*
+ * The lease is good as of a request that was sent then.  etcd may grant more than was asked for,
+ * but who asked for little wants to know of a loss so soon, and an answer that promised too much
+ * would have us hold what others may have.
+ */
 static void renewed(struct etcd_lease *lease, int64_t sent_at, int64_t ttl_seconds)
 {
+	int64_t ttl = ttl_seconds * 1000;
+
 	lease->renewed_at = sent_at;
-	lease->ttl = ttl_seconds * 1000;
+	lease->ttl = ttl < lease->wanted_ttl ? ttl : lease->wanted_ttl;
 	lease->failures = 0;
 	loop_timer_arm(lease->loop, &lease->deadline_timer, deadline_of(lease));
 	loop_timer_arm(lease->loop, &lease->doubt_timer, sent_at + lease->ttl / 2);
@@ -84,14 +90,18 @@ static void on_doubt(struct loop_timer *timer)
 
 /* --- renewal --- */
 
-static void on_renewed(struct etcd_call *call, int result, const char *body)
+static int read_renewed(struct etcd_call *call, const char *body)
 {
 	struct etcd_lease *lease = container_of(call, struct etcd_lease, call);
-	struct wire_lease answer;
 
-	if (result == 0 && wire_parse_keepalive(body, &answer) < 0)
-		result = -EBADMSG;
-	if (result == ETCD_NO_LEASE || (result == 0 && answer.ttl <= 0)) {
+	return wire_parse_keepalive(body, lease->id, &lease->answer);
+}
+
+static void on_renewed(struct etcd_call *call, int result)
+{
+	struct etcd_lease *lease = container_of(call, struct etcd_lease, call);
+
+	if (result == ETCD_NO_LEASE || (result == 0 && lease->answer.ttl <= 0)) {
 		etcd_lease_gone(lease);
 		return;
 	}
@@ -101,7 +111,8 @@ static void on_renewed(struct etcd_call *call, int result, const char *body)
 		loop_timer_arm(lease->loop, &lease->renew_timer, loop_clock() + pause);
 		return;
 	}
-	renewed(lease, call->sent_at, answer.ttl);
+	renewed(lease, call->sent_at, lease->answer.ttl);
+	lease->losses = 0;
 	if (lease->state == STORE_SESSION_DOUBTFUL)
 		log_warning("lease %" PRIx64 " is renewed again", lease->id);
 	set_state(lease, STORE_SESSION_HELD);
@@ -116,6 +127,7 @@ void etcd_lease_renew(struct etcd_lease *lease)
 		.lane = ETCD_LANE_LEASE,
 		.deadline = deadline_of(lease),
 		.attempt_timeout = (int)(lease->ttl / ATTEMPTS_PER_TTL),
+		.read = read_renewed,
 		.fn = on_renewed};
 	etcd_call_start(lease->client, &lease->call);
 }
@@ -135,13 +147,16 @@ static void start_done(struct etcd_lease *lease, int result)
 		on_done(lease, result);
 }
 
-static void on_granted(struct etcd_call *call, int result, const char *body)
+static int read_granted(struct etcd_call *call, const char *body)
+{
+	return wire_parse_grant(body, &container_of(call, struct etcd_lease, call)->answer);
+}
+
+static void on_granted(struct etcd_call *call, int result)
 {
 	struct etcd_lease *lease = container_of(call, struct etcd_lease, call);
-	struct wire_lease answer;
+	const struct wire_lease *answer = &lease->answer;
 
-	if (result == 0)
-		result = wire_parse_grant(body, &answer);
 	if (result) {
 		if (lease->on_done)
 			start_done(lease, result < 0 ? result : -EIO);
@@ -150,10 +165,10 @@ static void on_granted(struct etcd_call *call, int result, const char *body)
 				loop_clock() + etcd_backoff(lease->failures++));
 		return;
 	}
-	lease->id = answer.id;
-	lease->granted_revision = answer.revision;
-	renewed(lease, call->sent_at, answer.ttl);
-	log_info("lease %" PRIx64 " granted for %" PRId64 " s", lease->id, answer.ttl);
+	lease->id = answer->id;
+	lease->granted_revision = answer->revision;
+	renewed(lease, call->sent_at, answer->ttl);
+	log_info("lease %" PRIx64 " granted for %" PRId64 " s", lease->id, lease->ttl / 1000);
 	set_state(lease, STORE_SESSION_HELD);
 	start_done(lease, 0);
 }
@@ -164,13 +179,19 @@ static void grant(struct etcd_lease *lease, int64_t deadline)
 		.body = wire_lease_grant(lease->wanted_ttl / 1000),
 		.lane = ETCD_LANE_LEASE,
 		.deadline = deadline,
+		.read = read_granted,
 		.fn = on_granted};
 	etcd_call_start(lease->client, &lease->call);
 }
 
 /* --- after a loss --- */
 
-static void on_lost_revoked(struct etcd_call *call, int result, const char *body)
+static int read_revoked(struct etcd_call *call, const char *body)
+{
+	return wire_parse_nothing(body);
+}
+
+static void on_lost_revoked(struct etcd_call *call, int result)
 {
 	struct etcd_lease *lease = container_of(call, struct etcd_lease, call);
 
@@ -179,7 +200,13 @@ static void on_lost_revoked(struct etcd_call *call, int result, const char *body
 		log_warning(
 			"lease %" PRIx64 " can't be revoked and has to expire", lease->revoking);
 	lease->revoking = 0;
-	grant(lease, 0);
+	/* Of leases that are lost before they were ever renewed there would be hundreds a second.
+	 */
+	if (lease->losses++)
+		loop_timer_arm(lease->loop, &lease->retry_timer,
+			loop_clock() + etcd_backoff(lease->losses));
+	else
+		grant(lease, 0);
 }
 
 static void start_revoke(struct etcd_lease *lease, uint64_t id, int64_t deadline, etcd_call_fn *fn)
@@ -188,6 +215,7 @@ static void start_revoke(struct etcd_lease *lease, uint64_t id, int64_t deadline
 		.body = wire_lease(id),
 		.lane = ETCD_LANE_LEASE,
 		.deadline = deadline,
+		.read = read_revoked,
 		.fn = fn};
 	etcd_call_start(lease->client, &lease->call);
 }
@@ -231,7 +259,7 @@ void etcd_lease_start(struct etcd_lease *lease, int64_t deadline, etcd_lease_don
 	grant(lease, deadline);
 }
 
-static void on_stopped(struct etcd_call *call, int result, const char *body)
+static void on_stopped(struct etcd_call *call, int result)
 {
 	struct etcd_lease *lease = container_of(call, struct etcd_lease, call);
 

@@ -13,6 +13,7 @@
 
 #include "event/loop.h"
 #include "store/etcd/client.h"
+#include "store/etcd/wire.h"
 #include "store/store.h"
 
 struct etcd_lease;
@@ -25,7 +26,7 @@ typedef void etcd_lease_done_fn(struct etcd_lease *lease, int result);
 struct etcd_lease {
 	/* To be read by the owner. */
 	uint64_t id; /* 0 while there is none */
-	int64_t ttl; /* granted, milliseconds */
+	int64_t ttl; /* granted, but not more than wanted; milliseconds */
 	uint64_t granted_revision;
 	enum store_session state;
 
@@ -36,7 +37,9 @@ struct etcd_lease {
 	int64_t renewed_at; /* when the last successful renewal was sent */
 	uint64_t revoking;  /* a lost lease that may still stand in the way */
 	unsigned int failures;
+	unsigned int losses; /* since the last renewal */
 	struct etcd_call call;
+	struct wire_lease answer; /* to it */
 	struct loop_timer renew_timer, doubt_timer, deadline_timer, retry_timer;
 	etcd_lease_fn *on_state;
 	etcd_lease_done_fn *on_done; /* of the start or stop under way */

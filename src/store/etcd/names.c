@@ -26,7 +26,7 @@ static bool is_left_over(const struct etcd_op *op, const struct wire_kv *kv)
 {
 	cleanup(free_ptr) char *id = place_id(op, kv);
 
-	return id && etcd_is_left_over(op->etcd, id, kv);
+	return id && etcd_is_left_over(op->etcd, op->path, id, kv);
 }
 
 static void view_of(struct etcd_op *op, const struct wire_result *result, struct store_view *view)
@@ -64,8 +64,6 @@ static void on_looked_up(struct etcd_op *op, int error, const struct wire_result
 	store_view_fn *fn = op->view;
 	void *user = op->user;
 
-	if (!error && answer->range_count != 1)
-		error = -EIO;
 	if (!error)
 		view_of(op, answer, &view);
 	if (!error && view.kind == STORE_KIND_FREE && answer->ranges[0].more) {
@@ -108,7 +106,7 @@ static char *describe_kv(struct etcd_op *op, const struct wire_kv *kv)
 	struct record record;
 	cleanup(free_ptr) char *id = place_id(op, kv);
 
-	if (!id || etcd_is_left_over(op->etcd, id, kv))
+	if (!id || etcd_is_left_over(op->etcd, op->path, id, kv))
 		return NULL;
 	value_parse_record(kv->value, &record);
 	char *text = value_describe(&record, key_id_is_shared(id), kv->created);
@@ -178,18 +176,26 @@ static void add_name(struct etcd_op *op, const char *name, size_t length, bool d
 		.name = xasprintf("%.*s", (int)length, name), .directory = directory};
 }
 
+/* What a file can't be called. */
+static bool is_name(const char *text, size_t length)
+{
+	return length && length <= NAME_MAX && !(length <= 2 && strspn(text, ".") >= length);
+}
+
 /* "name/ID" is a lock, "name/" and "name/more/..." a directory; others are not below any name. */
 static void list_key(struct etcd_op *op, const struct wire_kv *kv)
 {
 	/* A NUL can't be in a name of ours, and the rest of the key does not matter. */
 	cleanup(free_ptr) char *first = key_first(op->etcd->prefix, op->path);
 	const char *below = kv->key + strlen(first);
-	const char *slash = kv->key_size > strlen(first) ? strchr(below, '/') : NULL;
+	const char *slash = strchr(below, '/');
 
-	if (!slash || slash == below || slash - below > NAME_MAX)
+	if (!slash || !is_name(below, (size_t)(slash - below)))
 		return;
 	bool directory = slash[1] == '\0' || strchr(slash + 1, '/');
-	if (directory || !etcd_is_left_over(op->etcd, slash + 1, kv))
+	cleanup(free_ptr) char *path =
+		xasprintf("%s%s%.*s", op->path, *op->path ? "/" : "", (int)(slash - below), below);
+	if (directory || !etcd_is_left_over(op->etcd, path, slash + 1, kv))
 		add_name(op, below, (size_t)(slash - below), directory);
 }
 
@@ -201,19 +207,30 @@ static void answer_list(struct etcd_op *op, int result)
 
 static void send_list(struct etcd_op *op);
 
+/* Reads a page; one behind which there are more is full, and begins where the last one ended. */
+static int read_page(struct etcd_op *op, const struct wire_kvs *kvs)
+{
+	if (kvs->more && kvs->count < LIST_PAGE)
+		return -EIO;
+	for (size_t i = 0; i < kvs->count; i++)
+		list_key(op, &kvs->kv[i]);
+	if (!kvs->more)
+		return 0;
+	const char *last = kvs->kv[kvs->count - 1].key;
+	if (op->key && strcmp(last, op->key) <= 0)
+		return -EIO;
+	free(op->key);
+	op->key = xstrdup(last);
+	return 0;
+}
+
 static void on_listed(struct etcd_op *op, int error, const struct wire_result *answer)
 {
-	bool more = false;
+	const struct wire_kvs *kvs = &answer->ranges[0];
 
-	for (size_t i = 0; i < answer->ranges[0].count; i++)
-		list_key(op, &answer->ranges[0].kv[i]);
-	if (answer->ranges[0].count) {
-		const struct wire_kvs *kvs = &answer->ranges[0];
-		more = kvs->more && op->name_count < MAX_NAMES;
-		free(op->key);
-		op->key = xstrdup(kvs->kv[kvs->count - 1].key);
-	}
-	if (!error && more)
+	if (!error)
+		error = read_page(op, kvs);
+	if (!error && kvs->more && op->name_count < MAX_NAMES)
 		send_list(op);
 	else
 		answer_list(op, error);
@@ -334,10 +351,12 @@ static void apply_change(
 
 static void on_changed(struct etcd_op *op, int error, const struct wire_result *answer)
 {
-	if (!error && !answer->succeeded)
-		send_change(op); /* somebody was faster: again, on what is there now */
+	bool again = !error && !answer->succeeded; /* somebody was faster */
+
+	if (again && loop_clock() < op->give_up_at)
+		send_change(op); /* on what is there now */
 	else
-		etcd_op_done(op, error);
+		etcd_op_done(op, again ? -EIO : error);
 }
 
 static void on_read_for_change(struct etcd_op *op, int error, const struct wire_result *answer)
@@ -345,8 +364,6 @@ static void on_read_for_change(struct etcd_op *op, int error, const struct wire_
 	struct store_directory now;
 
 	const struct wire_kvs *own = &answer->ranges[0], *any = &answer->ranges[1];
-	if (!error && answer->range_count != 2)
-		error = -EIO;
 	if (!error && !own->count && !any->count && *op->path)
 		error = -ENOENT;
 	if (error) {
@@ -388,6 +405,7 @@ void etcd_change(struct store *store, const char *path, unsigned int mask,
 	op->done = fn;
 	op->mask = mask;
 	op->directory = *to;
+	op->give_up_at = loop_clock() + etcd_client_timeout(etcd->client);
 	op->key = key_first(etcd->prefix, path);
 	send_change(op);
 }

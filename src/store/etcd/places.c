@@ -64,13 +64,12 @@ static void put_place(
 
 /* --- queues as read --- */
 
-bool etcd_is_left_over(struct etcd *etcd, const char *id, const struct wire_kv *kv)
+bool etcd_is_left_over(
+	struct etcd *etcd, const char *path, const char *id, const struct wire_kv *kv)
 {
-	struct store_place *ours;
-
 	if (kv->lease != etcd->lease.id || !etcd->lease.id)
 		return false;
-	HASH_FIND_STR(etcd->places, id, ours);
+	const struct store_place *ours = etcd_find_place(etcd, path, id);
 	return !ours || ours->leaving;
 }
 
@@ -92,20 +91,20 @@ static void add_contender(
 	struct etcd *etcd, const char *path, const struct wire_kv *kv, struct queue_buffer *queue)
 {
 	char *id = key_below(etcd->prefix, path, kv->key, kv->key_size);
-	struct store_place *ours = NULL;
 
 	if (!id || !*id || strchr(id, '/')) {
 		queue->directory = queue->directory || id;
 		free(id);
 		return;
 	}
-	if (etcd_is_left_over(etcd, id, kv)) {
+	if (etcd_is_left_over(etcd, path, id, kv)) {
 		free(id);
 		return;
 	}
-	HASH_FIND_STR(etcd->places, id, ours);
-	queue->contenders[queue->count++] = (struct store_contender){
-		.token = kv->created, .shared = key_id_is_shared(id), .id = id, .ours = ours};
+	queue->contenders[queue->count++] = (struct store_contender){.token = kv->created,
+		.shared = key_id_is_shared(id),
+		.id = id,
+		.ours = etcd_find_place(etcd, path, id)};
 }
 
 static void read_queue(const struct etcd_op *op, const struct wire_kvs *ranges, size_t range_count,
@@ -162,7 +161,7 @@ static int joined(struct etcd_op *op, const struct wire_result *result, struct q
 {
 	uint64_t token;
 
-	if (result->range_count != op->range_count || find_ours(op, result, &token) < 0)
+	if (find_ours(op, result, &token) < 0)
 		return -EIO;
 	placed(op->etcd, op->place, token);
 	read_queue(op, result->ranges, result->range_count, queue);
@@ -190,10 +189,11 @@ static void on_joined(struct etcd_op *op, int error, const struct wire_result *a
 	if (error == STORE_LOST)
 		forget_place(etcd, op->place);
 	cleanup(free_ptr) char *gone = deleted_before(op->place);
+	cleanup(free_ptr) char *path = gone ? xstrdup(op->path) : NULL;
 	answer_queue(op, error, error ? NULL : &view);
 	queue_buffer_fini(&queue);
 	if (gone)
-		etcd_place_heed(etcd, gone);
+		etcd_place_heed(etcd, path, gone);
 }
 
 /* etcd looks at every key of a range, so a crowd of ours is left out: we know it. */
@@ -229,7 +229,6 @@ void etcd_join(struct store *store, struct store_place *place, uint64_t known, s
 	struct etcd_op *op = place_op(store, place, on_joined, user);
 	op->queue = fn;
 	put_place(&txn, op, place);
-	op->range_count = crowd > CROWD ? 4 : 1;
 	if (crowd > CROWD)
 		range_around_ours(&txn, op, first, end, &options);
 	else
@@ -253,8 +252,6 @@ static int tried(struct etcd_op *op, const struct wire_result *result)
 		placed(op->etcd, op->place, token);
 		return 0;
 	}
-	if (result->range_count != 2)
-		return -EIO;
 	read_queue(op, &result->ranges[1], 1, &queue);
 	bool directory = queue.directory;
 	queue_buffer_fini(&queue);
@@ -270,9 +267,10 @@ static void on_tried(struct etcd_op *op, int error, const struct wire_result *an
 	if (error > 0)
 		forget_place(etcd, op->place);
 	cleanup(free_ptr) char *gone = deleted_before(op->place);
+	cleanup(free_ptr) char *path = gone ? xstrdup(op->path) : NULL;
 	etcd_op_done(op, error);
 	if (gone)
-		etcd_place_heed(etcd, gone);
+		etcd_place_heed(etcd, path, gone);
 }
 
 /* Holds if there is no key from first up to end, but perhaps the one of `except`. */
@@ -376,16 +374,16 @@ static void answer_presence(struct etcd_op *op, int error, bool present)
 {
 	if (!error && !present) {
 		error = STORE_GONE;
-		etcd_place_gone(op->etcd, op->id);
+		etcd_place_gone(op->etcd, op->path, op->id);
 	}
 	etcd_op_done(op, error);
 }
 
 static void on_confirmed(struct etcd_op *op, int error, const struct wire_result *answer)
 {
-	const struct wire_kvs *kvs = &answer->ranges[0];
+	uint64_t token;
 
-	answer_presence(op, error, kvs->count && kvs->kv[0].created == op->token);
+	answer_presence(op, error, find_ours(op, answer, &token) == 0 && token == op->token);
 }
 
 static void on_written(struct etcd_op *op, int error, const struct wire_result *answer)
@@ -420,8 +418,6 @@ static void on_queue_read(struct etcd_op *op, int error, const struct wire_resul
 {
 	struct queue_buffer queue = {0};
 
-	if (!error && answer->range_count != 1)
-		error = -EIO;
 	if (!error)
 		read_queue(op, answer->ranges, 1, &queue);
 	struct store_queue view = {

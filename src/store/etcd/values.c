@@ -93,6 +93,20 @@ static enum store_hold parse_hold(const struct cJSON *json)
 	return policy.hold;
 }
 
+/* A number of that kind; 0 for anything else. */
+static uint32_t small_number(const struct cJSON *json, const char *name, uint32_t max)
+{
+	uint64_t number = json_u64(json, name);
+
+	return number <= max ? (uint32_t)number : 0;
+}
+
+/* The last one stands for none. */
+static uint32_t user_id(const struct cJSON *json, const char *name)
+{
+	return small_number(json, name, UINT32_MAX - 1);
+}
+
 void value_parse_record(const char *value, struct record *record)
 {
 	cleanup(json_free_ptr) struct cJSON *json = value ? json_parse(value) : NULL;
@@ -104,11 +118,11 @@ void value_parse_record(const char *value, struct record *record)
 	if (json_u64(json, "v") != 1 || !host)
 		return;
 	record->known = true;
-	copy_string(record->host, sizeof(record->host), host);
-	copy_string(record->command, sizeof(record->command), command ? command : "");
-	record->pid = (pid_t)json_u64(json, "pid");
-	record->uid = (uid_t)json_u64(json, "uid");
-	record->gid = (gid_t)json_u64(json, "gid");
+	copy_printable(record->host, sizeof(record->host), host);
+	copy_printable(record->command, sizeof(record->command), command ? command : "");
+	record->pid = (pid_t)small_number(json, "pid", INT32_MAX);
+	record->uid = user_id(json, "uid");
+	record->gid = user_id(json, "gid");
 	if (since && strptime(since, time_format, &tm))
 		record->since = timegm(&tm);
 	record->hold = parse_hold(json);
@@ -178,8 +192,8 @@ void value_parse_directory(const char *value, struct store_directory *directory)
 	*directory = (struct store_directory){.mode = 0777};
 	if (mode && parse_u64(mode, 8, 07777, &bits) == 0)
 		directory->mode = (mode_t)bits;
-	directory->uid = (uid_t)json_u64(json, "uid");
-	directory->gid = (gid_t)json_u64(json, "gid");
+	directory->uid = user_id(json, "uid");
+	directory->gid = user_id(json, "gid");
 	directory->atime = parse_time(json, "atime");
 	directory->mtime = parse_time(json, "mtime");
 	directory->ctime = parse_time(json, "ctime");

@@ -10,7 +10,10 @@
 #include "store/etcd/client.h"
 #include "store/etcd/wire.h"
 
-enum { MAX_MESSAGE = 64 * 1024 * 1024 };
+enum {
+	STEADY = 5000,       /* a stream that was open for so long was no failure */
+	SILENCE = 60 * 1000, /* between two complaints, if it never is */
+};
 
 static void on_data(void *user, const char *data, size_t size);
 static void on_done(void *user, const struct http_result *result);
@@ -20,7 +23,8 @@ static void close_stream(struct etcd_watch *watch)
 	if (watch->request)
 		http_cancel(take(watch->request));
 	watch->is_open = false;
-	watch->line.size = 0;
+	watch->streams++;
+	buffer_fini(&watch->line);
 	loop_timer_disarm(&watch->timer);
 }
 
@@ -40,7 +44,7 @@ static void open_stream(struct etcd_watch *watch)
 		.headers = headers,
 		.connect_timeout = etcd_client_timeout(watch->client),
 		.idle_timeout = watch->idle_timeout,
-		.max_size = MAX_MESSAGE,
+		.max_size = ETCD_LARGE_ANSWER,
 		.on_data = on_data,
 		.on_done = on_done,
 		.user = watch};
@@ -49,15 +53,48 @@ static void open_stream(struct etcd_watch *watch)
 		watch->loop, &watch->timer, loop_clock() + etcd_client_timeout(watch->client));
 }
 
+static void judge_stream(struct etcd_watch *watch)
+{
+	if (watch->is_open && loop_clock() - watch->opened_at >= STEADY)
+		watch->failures = 0;
+}
+
+/* Once more, and at once, unless that is all that ever happens. */
+static void reopen(struct etcd_watch *watch)
+{
+	judge_stream(watch);
+	close_stream(watch);
+	if (!watch->failures++)
+		open_stream(watch);
+	else
+		loop_timer_arm(
+			watch->loop, &watch->timer, loop_clock() + etcd_backoff(watch->failures));
+}
+
 static void failed(struct etcd_watch *watch, const char *reason)
 {
-	if (watch->is_open)
+	int64_t now = loop_clock();
+
+	judge_stream(watch);
+	if (watch->is_open && (!watch->failures || now - watch->said_at >= SILENCE)) {
 		log_warning("the watch at %s broke: %s", watch->endpoint, reason);
-	else
+		watch->said_broken = true;
+		watch->said_at = now;
+	} else {
 		log_trace("the watch at %s: %s", watch->endpoint, reason);
+	}
 	close_stream(watch);
 	etcd_client_blame(watch->client, watch->endpoint);
-	loop_timer_arm(watch->loop, &watch->timer, loop_clock() + etcd_backoff(watch->failures++));
+	loop_timer_arm(watch->loop, &watch->timer, now + etcd_backoff(watch->failures++));
+}
+
+/* What is between our revision and the store's can't be had. */
+static void begin_anew(struct etcd_watch *watch, const char *reason)
+{
+	if (!watch->failures)
+		log_warning("%s", reason);
+	watch->next = 0;
+	reopen(watch);
 }
 
 static void on_timer(struct loop_timer *timer)
@@ -70,24 +107,23 @@ static void on_timer(struct loop_timer *timer)
 		open_stream(watch);
 }
 
+static const char went_back[] = "etcd's revision went back; the watch begins anew";
+
 static void opened(struct etcd_watch *watch, uint64_t revision)
 {
 	bool gap = watch->next == 0;
 
 	if (revision + 1 < watch->next) {
 		/* The store has gone back in time: our revision may never come. */
-		log_warning("etcd's revision went back; the watch begins anew");
-		watch->next = 0;
-		close_stream(watch);
-		open_stream(watch);
+		begin_anew(watch, went_back);
 		return;
 	}
 	loop_timer_disarm(&watch->timer);
 	watch->is_open = true;
-	if (watch->failures && watch->was_open)
+	watch->opened_at = loop_clock();
+	if (watch->said_broken)
 		log_warning("the watch goes on at %s", watch->endpoint);
-	watch->failures = 0;
-	watch->was_open = true;
+	watch->said_broken = false;
 	if (gap)
 		watch->next = revision + 1;
 	watch->events->open(watch);
@@ -98,10 +134,7 @@ static void opened(struct etcd_watch *watch, uint64_t revision)
 static void canceled(struct etcd_watch *watch, const struct wire_watch_message *message)
 {
 	if (message->compacted_to || message->error.kind == WIRE_ERROR_COMPACTED) {
-		log_warning("the watch's revision was compacted; the queues are read anew");
-		watch->next = 0;
-		close_stream(watch);
-		open_stream(watch);
+		begin_anew(watch, "the watch's revision was compacted; the queues are read anew");
 		return;
 	}
 	if (message->error.kind == WIRE_ERROR_TOKEN || message->error.kind == WIRE_ERROR_REFUSED)
@@ -109,60 +142,83 @@ static void canceled(struct etcd_watch *watch, const struct wire_watch_message *
 	failed(watch, message->error.message);
 }
 
-static void on_message(struct etcd_watch *watch, const struct wire_watch_message *message)
+static void on_deletes(struct etcd_watch *watch, const struct wire_kvs *deleted)
 {
-	const struct wire_kvs *deleted = &message->deleted;
-
-	if (message->canceled) {
-		canceled(watch, message);
+	if (deleted->kv[0].modified < watch->next) {
+		begin_anew(watch, went_back);
 		return;
 	}
-	if (message->created) {
-		opened(watch, message->revision);
-		return;
-	}
+	watch->next = deleted->kv[deleted->count - 1].modified + 1;
 	for (size_t i = 0; i < deleted->count; i++) {
 		const struct wire_kv *kv = &deleted->kv[i];
-		if (kv->modified >= watch->next)
-			watch->next = kv->modified + 1;
 		watch->events->deleted(watch, kv->key, kv->key_size, kv->modified);
 	}
-	/* A message without events says that everything up to its revision has been told. */
-	if (!deleted->count && message->revision >= watch->next)
+}
+
+static void on_message(struct etcd_watch *watch, const struct wire_watch_message *message)
+{
+	if (message->canceled)
+		canceled(watch, message);
+	else if (message->created)
+		opened(watch, message->revision);
+	else if (!watch->is_open)
+		failed(watch, "there was news before it was open");
+	else if (message->deleted.count)
+		on_deletes(watch, &message->deleted);
+	else if (message->revision >= watch->next)
+		/* Without events it says that everything up to its revision has been told. */
 		watch->next = message->revision + 1;
 }
 
-/* Takes one line out of what has arrived.  False if there is no whole one. */
-static bool handle_line(struct etcd_watch *watch)
+static void handle_line(struct etcd_watch *watch, const char *line)
 {
 	struct wire_watch_message message;
-	char *end = watch->line.size ? memchr(watch->line.data, '\n', watch->line.size) : NULL;
 
-	if (!end)
-		return false;
-	*end = '\0';
-	int error = *watch->line.data ? wire_parse_watch(watch->line.data, &message) : -EAGAIN;
-	buffer_consume(&watch->line, (size_t)(end - watch->line.data) + 1);
-	if (error == -EBADMSG)
+	if (!*line)
+		return;
+	if (wire_parse_watch(line, &message) < 0) {
 		failed(watch, "a message makes no sense");
-	if (error)
-		return error == -EAGAIN;
+		return;
+	}
 	on_message(watch, &message);
 	wire_kvs_fini(&message.deleted);
-	return true;
+}
+
+/* Handles the whole lines of what has arrived; those behind `searched` bytes are new. */
+static void handle_lines(struct etcd_watch *watch, struct buffer *text, size_t searched)
+{
+	unsigned int stream = watch->streams;
+	size_t begin = 0;
+	char *end;
+
+	while ((end = memchr(text->data + searched, '\n', text->size - searched))) {
+		*end = '\0';
+		handle_line(watch, text->data + begin);
+		if (watch->streams != stream)
+			return;
+		begin = searched = (size_t)(end + 1 - text->data);
+	}
+	buffer_consume(text, begin);
+	if (!text->size)
+		return;
+	watch->line = *text;
+	*text = (struct buffer){0};
 }
 
 static void on_data(void *user, const char *data, size_t size)
 {
 	struct etcd_watch *watch = user;
+	struct buffer text = watch->line;
+	size_t searched = text.size;
 
-	if (watch->line.size + size > MAX_MESSAGE) {
+	if (text.size + size > ETCD_LARGE_ANSWER) {
 		failed(watch, "a message is too large");
 		return;
 	}
-	buffer_add(&watch->line, data, size);
-	while (handle_line(watch))
-		;
+	watch->line = (struct buffer){0};
+	buffer_add(&text, data, size);
+	handle_lines(watch, &text, searched);
+	buffer_fini(&text);
 }
 
 static void on_done(void *user, const struct http_result *result)
@@ -174,8 +230,7 @@ static void on_done(void *user, const struct http_result *result)
 	if (result->error == -ETIMEDOUT && watch->is_open) {
 		/* Silence is no fault, but a fresh connection is how we know that it is only that.
 		 */
-		close_stream(watch);
-		open_stream(watch);
+		reopen(watch);
 		return;
 	}
 	if (result->error)

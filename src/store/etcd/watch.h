@@ -34,8 +34,12 @@ struct etcd_watch {
 	char *first, *end; /* what is watched */
 	int idle_timeout;  /* milliseconds */
 	uint64_t next;     /* revision to go on from; 0 = from now, with a gap */
-	bool is_open, was_open;
-	unsigned int failures;
+	bool is_open;
+	int64_t opened_at;
+	unsigned int streams;  /* so far */
+	unsigned int failures; /* since one was steady */
+	bool said_broken;      /* in the log, and when */
+	int64_t said_at;
 	char *endpoint;
 	struct http_request *request;
 	struct buffer line;      /* what has arrived of the next message */

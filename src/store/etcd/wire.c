@@ -1,16 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "store/etcd/wire.h"
 
-#include <ctype.h>
-#include <errno.h>
+#include <assert.h>
 #include <inttypes.h>
 #include <string.h>
 
 #include "base/base64.h"
 #include "base/util.h"
 #include "store/etcd/json.h"
-
-/* --- requests --- */
 
 char *wire_authenticate(const char *user, const char *password)
 {
@@ -79,12 +76,13 @@ static struct buffer *next_member(struct buffer *list)
 	return list;
 }
 
-static struct buffer *next_operation(struct wire_txn *txn)
+static struct buffer *next_operation(struct wire_txn *txn, enum wire_kind kind)
 {
-	if (txn->has_else)
-		return next_member(&txn->failure);
-	txn->operations++;
-	return next_member(&txn->success);
+	struct wire_branch *branch = txn->has_else ? &txn->shape.failure : &txn->shape.success;
+
+	assert(branch->count < WIRE_MAX_OPERATIONS);
+	branch->kinds[branch->count++] = kind;
+	return next_member(txn->has_else ? &txn->failure : &txn->success);
 }
 
 static void add_compare(struct wire_txn *txn, const char *first, const char *end,
@@ -92,6 +90,7 @@ static void add_compare(struct wire_txn *txn, const char *first, const char *end
 {
 	struct buffer *text = next_member(&txn->compares);
 
+	txn->shape.conditional = true;
 	buffer_add_string(text, "{");
 	add_key(text, first, end);
 	buffer_addf(text, ",\"target\":\"%s\",\"result\":\"%s\",\"%s\":\"%" PRIu64 "\"}", target,
@@ -125,7 +124,7 @@ void wire_txn_else(struct wire_txn *txn)
 
 void wire_put(struct wire_txn *txn, const char *key, const char *value, uint64_t lease)
 {
-	struct buffer *text = next_operation(txn);
+	struct buffer *text = next_operation(txn, WIRE_PUT);
 
 	buffer_add_string(text, "{\"request_put\":{");
 	add_key(text, key, NULL);
@@ -136,7 +135,7 @@ void wire_put(struct wire_txn *txn, const char *key, const char *value, uint64_t
 
 void wire_delete(struct wire_txn *txn, const char *key)
 {
-	struct buffer *text = next_operation(txn);
+	struct buffer *text = next_operation(txn, WIRE_DELETE);
 
 	buffer_add_string(text, "{\"request_delete_range\":{");
 	add_key(text, key, NULL);
@@ -146,7 +145,7 @@ void wire_delete(struct wire_txn *txn, const char *key)
 void wire_range(struct wire_txn *txn, const char *first, const char *end,
 	const struct wire_range_options *options)
 {
-	struct buffer *text = next_operation(txn);
+	struct buffer *text = next_operation(txn, options->limit ? WIRE_LIMITED_RANGE : WIRE_RANGE);
 
 	buffer_add_string(text, "{\"request_range\":{");
 	add_key(text, first, end);
@@ -187,7 +186,7 @@ char *wire_txn_body(const struct wire_txn *txn)
 
 size_t wire_part_operations(const struct wire_txn *part)
 {
-	return part->compares.size ? 0 : part->operations;
+	return part->shape.conditional ? 0 : part->shape.success.count;
 }
 
 size_t wire_part_size(const struct wire_txn *part)
@@ -197,351 +196,14 @@ size_t wire_part_size(const struct wire_txn *part)
 
 void wire_add_part(struct wire_txn *txn, const struct wire_txn *part)
 {
-	size_t operations = wire_part_operations(part);
+	struct buffer *text = next_member(&txn->success);
 
-	if (operations) {
-		buffer_add(next_member(&txn->success), part->success.data, part->success.size);
-		txn->operations += operations;
+	if (wire_part_operations(part)) {
+		buffer_add(text, part->success.data, part->success.size);
 		return;
 	}
 	cleanup(free_ptr) char *body = wire_txn_body(part);
-	struct buffer *text = next_operation(txn);
 	buffer_add_string(text, "{\"request_txn\":");
 	buffer_add_string(text, body);
 	buffer_add_string(text, "}");
-}
-
-/* --- errors --- */
-
-/* gRPC status codes, as in google.golang.org/grpc/codes. */
-enum {
-	GRPC_CANCELED = 1,
-	GRPC_UNKNOWN = 2,
-	GRPC_DEADLINE_EXCEEDED = 4,
-	GRPC_PERMISSION_DENIED = 7,
-	GRPC_RESOURCE_EXHAUSTED = 8,
-	GRPC_INTERNAL = 13,
-	GRPC_UNAVAILABLE = 14,
-	GRPC_UNAUTHENTICATED = 16,
-};
-
-/* etcd's own messages (api/v3rpc/rpctypes) tell apart what the codes do not. */
-static const struct {
-	const char *part;
-	enum wire_error_kind kind;
-} messages[] = {
-	{"requested lease not found", WIRE_ERROR_NO_LEASE},
-	{"required revision has been compacted", WIRE_ERROR_COMPACTED},
-	{"database space exceeded", WIRE_ERROR_FULL},
-	{"request is too large", WIRE_ERROR_TOO_LARGE},
-	{"larger than max", WIRE_ERROR_TOO_LARGE},
-	{"too many operations in txn", WIRE_ERROR_TOO_MANY},
-	{"authentication is not enabled", WIRE_ERROR_NO_AUTH},
-	{"invalid auth token", WIRE_ERROR_TOKEN},
-	{"user name is empty", WIRE_ERROR_TOKEN},
-	{"revision of auth store is old", WIRE_ERROR_TOKEN},
-	{"auth revision", WIRE_ERROR_TOKEN},
-	{"authentication failed", WIRE_ERROR_REFUSED},
-	{"CommonName of client", WIRE_ERROR_REFUSED},
-	{"permission denied", WIRE_ERROR_REFUSED},
-	{"too many requests", WIRE_ERROR_RETRY},
-	{"no leader", WIRE_ERROR_RETRY},
-	{"server stopped", WIRE_ERROR_RETRY},
-	{"leader changed", WIRE_ERROR_RETRY},
-	{"not leader", WIRE_ERROR_RETRY},
-	{"timed out", WIRE_ERROR_RETRY},
-};
-
-static enum wire_error_kind classify(const char *message, uint64_t code, int status)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(messages); i++) {
-		if (strstr(message, messages[i].part))
-			return messages[i].kind;
-	}
-	switch (code) {
-	case GRPC_PERMISSION_DENIED:
-		return WIRE_ERROR_REFUSED;
-	case GRPC_UNAUTHENTICATED:
-		return WIRE_ERROR_TOKEN;
-	case GRPC_CANCELED:
-	case GRPC_UNKNOWN:
-	case GRPC_DEADLINE_EXCEEDED:
-	case GRPC_RESOURCE_EXHAUSTED:
-	case GRPC_INTERNAL:
-	case GRPC_UNAVAILABLE:
-		return WIRE_ERROR_RETRY;
-	default:
-		return status >= 500 ? WIRE_ERROR_RETRY : WIRE_ERROR_OTHER;
-	}
-}
-
-static void set_error(struct wire_error *error, const char *message, uint64_t code, int status)
-{
-	error->kind = classify(message, code, status);
-	copy_string(error->message, sizeof(error->message), message);
-}
-
-void wire_parse_error(const char *body, int status, struct wire_error *error)
-{
-	cleanup(json_free_ptr) struct cJSON *json = json_parse(body);
-	const char *message = json_string(json, "message");
-
-	if (!message)
-		message = json_string(json, "error");
-	if (message) {
-		set_error(error, message, json_u64(json, "code"), status);
-		return;
-	}
-	cleanup(free_ptr) char *text = xasprintf("HTTP status %d: %.*s", status, 120, body);
-	for (char *c = text; *c; c++) {
-		if (!isprint((unsigned char)*c))
-			*c = ' ';
-	}
-	for (size_t n = strlen(text); n && strchr(" :", text[n - 1]); n--)
-		text[n - 1] = '\0';
-	set_error(error, text, 0, status);
-}
-
-/* --- answers --- */
-
-char *wire_parse_token(const char *body)
-{
-	cleanup(json_free_ptr) struct cJSON *json = json_parse(body);
-
-	return xstrdup(json_string(json, "token"));
-}
-
-static uint64_t revision_of(const struct cJSON *json)
-{
-	return json_u64(json_get(json, "header"), "revision");
-}
-
-static void parse_lease(const struct cJSON *json, struct wire_lease *lease)
-{
-	lease->id = json_u64(json, "ID");
-	lease->ttl = (int64_t)json_u64(json, "TTL");
-	lease->revision = revision_of(json);
-}
-
-int wire_parse_grant(const char *body, struct wire_lease *lease)
-{
-	cleanup(json_free_ptr) struct cJSON *json = json_parse(body);
-
-	parse_lease(json, lease);
-	return lease->id && lease->ttl > 0 ? 0 : -EBADMSG;
-}
-
-/* A stream's answer, hence in "result"; without a TTL when the lease does not exist. */
-int wire_parse_keepalive(const char *body, struct wire_lease *lease)
-{
-	cleanup(json_free_ptr) struct cJSON *json = json_parse(body);
-	const struct cJSON *result = json_get(json, "result");
-
-	parse_lease(result, lease);
-	return result && lease->id ? 0 : -EBADMSG;
-}
-
-/* Decodes base64; NULL (with *size 0) for nothing, and sets *bad for anything else. */
-static char *decode(const char *text, size_t *size, bool *bad)
-{
-	struct buffer bytes = {0};
-
-	*size = 0;
-	if (!text)
-		return NULL;
-	if (base64_decode(&bytes, text) < 0)
-		*bad = true;
-	*size = bytes.size;
-	return buffer_take(&bytes);
-}
-
-static bool parse_kv(const struct cJSON *json, struct wire_kv *kv)
-{
-	bool bad = false;
-	size_t value_size;
-
-	kv->key = decode(json_string(json, "key"), &kv->key_size, &bad);
-	kv->value = decode(json_string(json, "value"), &value_size, &bad);
-	kv->created = json_u64(json, "create_revision");
-	kv->modified = json_u64(json, "mod_revision");
-	kv->lease = json_u64(json, "lease");
-	return !bad && kv->key;
-}
-
-static struct wire_kv *add_kv(struct wire_kvs *kvs, size_t *capacity)
-{
-	if (kvs->count == *capacity) {
-		*capacity = *capacity ? 2 * *capacity : 8;
-		kvs->kv = xrealloc(kvs->kv, *capacity, sizeof(kvs->kv[0]));
-	}
-	kvs->kv[kvs->count] = (struct wire_kv){0};
-	return &kvs->kv[kvs->count++];
-}
-
-void wire_kvs_fini(struct wire_kvs *kvs)
-{
-	for (size_t i = 0; i < kvs->count; i++) {
-		free(kvs->kv[i].key);
-		free(kvs->kv[i].value);
-	}
-	free(kvs->kv);
-	*kvs = (struct wire_kvs){0};
-}
-
-static int parse_range(const struct cJSON *json, struct wire_kvs *kvs)
-{
-	size_t capacity = 0;
-
-	if (!json_is_list(json, "kvs"))
-		return -EBADMSG;
-	kvs->more = json_bool(json, "more");
-	json_each(item, json_get(json, "kvs")) {
-		struct wire_kv *kv = add_kv(kvs, &capacity);
-		if (!parse_kv(item, kv) || !kv->created)
-			return -EBADMSG;
-	}
-	return 0;
-}
-
-static int add_range(const struct cJSON *response, struct wire_result *result)
-{
-	const struct cJSON *range = json_get(response, "response_range");
-
-	if (!range || result->range_count == WIRE_MAX_RANGES)
-		return 0;
-	return parse_range(range, &result->ranges[result->range_count++]);
-}
-
-/* Of a nested transaction's answer the header is empty. */
-static int parse_txn(const struct cJSON *json, uint64_t revision, struct wire_result *result)
-{
-	int error = json && json_is_list(json, "responses") ? 0 : -EBADMSG;
-
-	*result = (struct wire_result){
-		.revision = revision, .succeeded = json_bool(json, "succeeded")};
-	json_each(response, json_get(json, "responses")) {
-		if (!error)
-			error = add_range(response, result);
-	}
-	if (!error && result->revision)
-		return 0;
-	wire_result_fini(result);
-	return -EBADMSG;
-}
-
-int wire_parse_txn(const char *body, struct wire_result *result)
-{
-	cleanup(json_free_ptr) struct cJSON *json = json_parse(body);
-
-	return parse_txn(json, revision_of(json), result);
-}
-
-/* Reads a part's answer from *response on, and moves that behind it. */
-static int parse_part(const struct cJSON **response, size_t operations, uint64_t revision,
-	struct wire_result *result)
-{
-	int error = revision ? 0 : -EBADMSG;
-
-	if (!operations && *response) {
-		error = parse_txn(json_get(*response, "response_txn"), revision, result);
-		*response = json_next(*response);
-		return error;
-	}
-	*result = (struct wire_result){.revision = revision, .succeeded = true};
-	for (size_t i = 0; i < operations && !error; i++) {
-		if (!*response || json_get(*response, "response_txn"))
-			return -EBADMSG;
-		error = add_range(*response, result);
-		*response = json_next(*response);
-	}
-	return error;
-}
-
-int wire_parse_parts(
-	const char *body, const size_t *operations, struct wire_result *results, size_t count)
-{
-	cleanup(json_free_ptr) struct cJSON *json = json_parse(body);
-	const struct cJSON *response = json_first(json_get(json, "responses"));
-	int error = 0;
-
-	memset(results, 0, count * sizeof(results[0]));
-	for (size_t i = 0; i < count && !error; i++)
-		error = parse_part(&response, operations[i], revision_of(json), &results[i]);
-	if (!error && !response)
-		return 0;
-	for (size_t i = 0; i < count; i++)
-		wire_result_fini(&results[i]);
-	return -EBADMSG;
-}
-
-void wire_result_fini(struct wire_result *result)
-{
-	for (size_t i = 0; i < result->range_count; i++)
-		wire_kvs_fini(&result->ranges[i]);
-	result->range_count = 0;
-}
-
-int wire_parse_lease_keys(const char *body, int64_t *ttl, struct wire_kvs *keys)
-{
-	cleanup(json_free_ptr) struct cJSON *json = json_parse(body);
-	size_t capacity = 0;
-	bool bad = !json_get(json, "header") || !json_is_list(json, "keys");
-
-	*keys = (struct wire_kvs){0};
-	/* -1, which does not read as a number here, for a lease that is gone. */
-	*ttl = (int64_t)json_u64(json, "TTL");
-	json_each(item, json_get(json, "keys")) {
-		struct wire_kv *kv = add_kv(keys, &capacity);
-		kv->key = decode(json_text(item), &kv->key_size, &bad);
-		bad = bad || !kv->key;
-	}
-	if (!bad)
-		return 0;
-	wire_kvs_fini(keys);
-	return -EBADMSG;
-}
-
-static int parse_events(const struct cJSON *events, struct wire_kvs *deleted)
-{
-	size_t capacity = 0;
-
-	json_each(event, events) {
-		const char *type = json_string(event, "type");
-		if (!type || strcmp(type, "DELETE") != 0)
-			continue;
-		struct wire_kv *kv = add_kv(deleted, &capacity);
-		if (!parse_kv(json_get(event, "kv"), kv) || !kv->modified)
-			return -EBADMSG;
-	}
-	return 0;
-}
-
-int wire_parse_watch(const char *line, struct wire_watch_message *message)
-{
-	cleanup(json_free_ptr) struct cJSON *json = json_parse(line);
-	const struct cJSON *result = json_get(json, "result"), *error = json_get(json, "error");
-
-	*message = (struct wire_watch_message){0};
-	if (error) {
-		const char *text = json_string(error, "message");
-		uint64_t code = json_u64(error, "grpc_code");
-		message->canceled = true;
-		set_error(&message->error, text ? text : "the watch failed", code, 0);
-		return 0;
-	}
-	if (!result)
-		return -EBADMSG;
-	message->created = json_bool(result, "created");
-	message->canceled = json_bool(result, "canceled");
-	message->revision = revision_of(result);
-	message->compacted_to = json_u64(result, "compact_revision");
-	if (message->canceled) {
-		const char *reason = json_string(result, "cancel_reason");
-		set_error(&message->error, reason ? reason : "the watch was canceled", 0, 500);
-	}
-	if (json_is_list(result, "events") &&
-		parse_events(json_get(result, "events"), &message->deleted) == 0)
-		return 0;
-	wire_kvs_fini(&message->deleted);
-	return -EBADMSG;
 }

@@ -4,7 +4,8 @@
  *
  * Source: the gRPC API of etcd 3.4 and 3.5, as its gateway maps it to JSON: bytes are base64,
  * 64-bit numbers are strings, and zero or false fields are left out.  Every function that reads
- * takes anything and returns -EBADMSG for what makes no sense.
+ * takes anything and returns -EBADMSG for what makes no sense: what is not JSON, of wrong types,
+ * contradicts itself or does not fit what was asked.
  */
 #pragma once
 
@@ -23,6 +24,18 @@ char *wire_lease_keys(uint64_t lease);
 /* Deletes of keys from `first` up to `end`, beginning with revision `from`. */
 char *wire_watch(const char *first, const char *end, uint64_t from);
 
+/* What was asked, as far as an answer has to fit it: the operations of both branches. */
+enum { WIRE_MAX_OPERATIONS = 6 };
+enum wire_kind { WIRE_PUT, WIRE_DELETE, WIRE_RANGE, WIRE_LIMITED_RANGE };
+struct wire_branch {
+	enum wire_kind kinds[WIRE_MAX_OPERATIONS];
+	size_t count;
+};
+struct wire_shape {
+	bool conditional; /* there are compares */
+	struct wire_branch success, failure;
+};
+
 /*
  * A transaction: compares, the operations that are carried out if all of them hold, and behind
  * wire_txn_else those for when not.  A zeroed struct is an empty one; the caller ends it with
@@ -30,7 +43,7 @@ char *wire_watch(const char *first, const char *end, uint64_t from);
  */
 struct wire_txn {
 	struct buffer compares, success, failure;
-	size_t operations; /* in success */
+	struct wire_shape shape; /* without the parts that were added to it */
 	bool has_else;
 };
 void wire_txn_fini(struct wire_txn *txn);
@@ -88,10 +101,15 @@ struct wire_error {
 	char message[200];
 };
 
-/* Classifies the body of an answer whose HTTP status is not 200. */
+/* Classifies the body of an answer whose HTTP status is not 200.  What does not come from etcd, but
+ * from something in between, is a matter of this member. */
 void wire_parse_error(const char *body, int status, struct wire_error *error);
 
-/* The token of an answer to authenticate; NULL if there is none.  The caller frees it. */
+/* An answer of which nothing is of interest but that it is one: 0 or -EBADMSG. */
+int wire_parse_nothing(const char *body);
+
+/* The token of an answer to authenticate, which can stand in a header; NULL if there is none.  The
+ * caller frees it. */
 char *wire_parse_token(const char *body);
 
 struct wire_lease {
@@ -100,7 +118,7 @@ struct wire_lease {
 	uint64_t revision;
 };
 int wire_parse_grant(const char *body, struct wire_lease *lease);
-int wire_parse_keepalive(const char *body, struct wire_lease *lease);
+int wire_parse_keepalive(const char *body, uint64_t id, struct wire_lease *lease);
 
 struct wire_kv {
 	char *key; /* owned */
@@ -115,35 +133,34 @@ struct wire_kvs {
 	bool more; /* the limit cut it */
 };
 
-enum { WIRE_MAX_RANGES = 4 };
-
 struct wire_result {
 	uint64_t revision;
-	bool succeeded;                          /* the compares held */
-	struct wire_kvs ranges[WIRE_MAX_RANGES]; /* of the branch that was taken, in order */
+	bool succeeded; /* the compares held */
+	/* Of the branch that was taken, in order, and as many as it has. */
+	struct wire_kvs ranges[WIRE_MAX_OPERATIONS];
 	size_t range_count;
 };
-/* On success the caller calls wire_result_fini; on error there is nothing to free. */
-int wire_parse_txn(const char *body, struct wire_result *result);
 /*
- * The answer to a transaction that was made of `count` parts: one result for each.  operations:
- * what wire_part_operations said of each.
+ * The answer to a transaction of that shape; and to one that was made of `count` parts: one result
+ * for each.  On success the caller calls wire_result_fini; on error there is nothing to free.
  */
-int wire_parse_parts(
-	const char *body, const size_t *operations, struct wire_result *results, size_t count);
+int wire_parse_txn(const char *body, const struct wire_shape *shape, struct wire_result *result);
+int wire_parse_parts(const char *body, const struct wire_shape *shapes, struct wire_result *results,
+	size_t count);
 void wire_result_fini(struct wire_result *result);
 
 /* The keys of lease/timetolive, as kvs of which only the key is set; the caller calls
  * wire_kvs_fini. */
-int wire_parse_lease_keys(const char *body, int64_t *ttl, struct wire_kvs *keys);
+int wire_parse_lease_keys(const char *body, uint64_t id, int64_t *ttl, struct wire_kvs *keys);
 void wire_kvs_fini(struct wire_kvs *kvs);
 
 struct wire_watch_message {
 	bool created, canceled;
-	uint64_t revision;       /* of the header: everything up to it has been told */
-	uint64_t compacted_to;   /* not 0: the revision asked for does not exist any more */
+	uint64_t revision;     /* of the header: everything up to it has been told; 0 if canceled */
+	uint64_t compacted_to; /* not 0: the revision asked for does not exist any more */
 	struct wire_error error; /* if canceled, or the stream failed */
-	struct wire_kvs deleted; /* key and `modified` = the revision of the delete */
+	/* key and `modified` = the revision of the delete; none is younger than `revision`. */
+	struct wire_kvs deleted;
 };
 /* One line of a watch's stream; on success the caller calls wire_kvs_fini(&message->deleted). */
 int wire_parse_watch(const char *line, struct wire_watch_message *message);

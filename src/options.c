@@ -389,8 +389,9 @@ static int set_mount_point(struct options *options, const char *path)
 	}
 	if (!S_ISDIR(attr.st_mode))
 		return fail("the mount point is not a directory", path);
-	options->mount_point = or_die(realpath(path, NULL));
-	return 0;
+	/* The working directory may have been deleted. */
+	options->mount_point = realpath(path, NULL);
+	return options->mount_point ? 0 : fail("the mount point has no path", path);
 }
 
 static int check_name(const char *name)

@@ -277,12 +277,18 @@ static void drop_list(struct lock *lock, struct rival *rivals)
 
 /*
  * A store that contradicts itself, or could not say what we asked, may have told nonsense before:
- * from now on everything is read again.
+ * from now on everything is read again.  But nobody comes before those here that have a place.
  */
 static void doubt(struct lock *lock)
 {
+	const struct lock_entry *e;
+
 	lock->known = 0;
 	lock->latest = 0;
+	DL_FOREACH(lock->view, e) {
+		if (e->claim)
+			lock->latest = e->token;
+	}
 }
 
 /* --- what the owner calls --- */

@@ -32,7 +32,8 @@ static bool is_left_over(const struct etcd_op *op, const struct wire_kv *kv)
 static void view_of(struct etcd_op *op, const struct wire_result *result, struct store_view *view)
 {
 	const struct wire_kvs *kvs = &result->ranges[0];
-	const struct wire_kv *first = kvs->kv, *end = kvs->kv + kvs->count;
+	const struct wire_kv *first = kvs->kv;
+	size_t left = kvs->count;
 
 	*view = (struct store_view){.kind = STORE_KIND_FREE};
 	if (!*op->path || (result->succeeded && kvs->count)) {
@@ -40,9 +41,9 @@ static void view_of(struct etcd_op *op, const struct wire_result *result, struct
 		value_parse_directory(kvs->count ? first->value : NULL, &view->directory);
 		return;
 	}
-	while (first < end && is_left_over(op, first))
+	for (; left && is_left_over(op, first); left--)
 		first++;
-	if (first == end)
+	if (!left)
 		return;
 	cleanup(free_ptr) char *id = place_id(op, first);
 	if (!id) {

@@ -16,6 +16,8 @@
 
 static const char hold_name[] = "hold";
 static const char time_format[] = "%Y-%m-%dT%H:%M:%SZ";
+/* The end of the year 9999, behind which that can't be read back. */
+static const int64_t max_since = 253402300799;
 
 static void add_record(struct cJSON *json, const struct record *record)
 {
@@ -74,7 +76,8 @@ static void parse_content(const struct cJSON *json, struct record *record)
 	const char *data = json_string(json, "data");
 	struct buffer content = {0};
 
-	if (!data || strlen(data) > 2UL * RECORD_MAX_CONTENT || base64_decode(&content, data) < 0) {
+	if (!data || strlen(data) > 2UL * RECORD_MAX_CONTENT ||
+		base64_decode(&content, data) < 0 || content.size > RECORD_MAX_CONTENT) {
 		buffer_fini(&content);
 		return;
 	}
@@ -90,7 +93,7 @@ static enum store_hold parse_hold(const struct cJSON *json)
 
 	if (hold)
 		(void)policy_set(&policy, hold_name, hold);
-	return policy.hold;
+	return policy.hold == STORE_HOLD_CLOSE ? STORE_HOLD_INHERIT : policy.hold;
 }
 
 /* A number of that kind; 0 for anything else. */
@@ -125,6 +128,8 @@ void value_parse_record(const char *value, struct record *record)
 	record->gid = user_id(json, "gid");
 	if (since && strptime(since, time_format, &tm))
 		record->since = timegm(&tm);
+	if (record->since > max_since)
+		record->since = 0;
 	record->hold = parse_hold(json);
 	record->linked = json_u64(json, "linked");
 	parse_content(json, record);

@@ -170,13 +170,13 @@ static void on_message(struct etcd_watch *watch, const struct wire_watch_message
 		watch->next = message->revision + 1;
 }
 
-static void handle_line(struct etcd_watch *watch, const char *line)
+static void handle_line(struct etcd_watch *watch, const char *line, size_t size)
 {
 	struct wire_watch_message message;
 
-	if (!*line)
+	if (!size)
 		return;
-	if (wire_parse_watch(line, &message) < 0) {
+	if (strlen(line) != size || wire_parse_watch(line, &message) < 0) {
 		failed(watch, "a message makes no sense");
 		return;
 	}
@@ -193,7 +193,7 @@ static void handle_lines(struct etcd_watch *watch, struct buffer *text, size_t s
 
 	while ((end = memchr(text->data + searched, '\n', text->size - searched))) {
 		*end = '\0';
-		handle_line(watch, text->data + begin);
+		handle_line(watch, text->data + begin, (size_t)(end - text->data) - begin);
 		if (watch->streams != stream)
 			return;
 		begin = searched = (size_t)(end + 1 - text->data);

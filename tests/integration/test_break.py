@@ -71,7 +71,7 @@ def record_lock(who, path, command):
 
 @pytest.mark.parametrize("how", HOW)
 def test_the_holder_loses_it_and_the_next_gets_it(victims, agent, how):
-    """EIO for the victim, on its own mount before setfattr returns; the record is the next one's."""
+    """EIO for the victim, here before setfattr returns; then the record is the next one's."""
     pair, lab = victims, victims.lab
     one, two = agent(), agent()
     other = one.take(pair.a / "y")
@@ -160,6 +160,29 @@ def test_a_lock_file(victims, agent):
     assert one.error("unlink", pair.a / "x") == errno.EBUSY
     one.close(fd)
     two.fsync(new)
+
+
+@pytest.mark.parametrize("policy", ["process", "name"])
+def test_a_lock_that_nobody_has_open(lab, policy):
+    """hold=process and hold=name: what needs no open file can be broken; so can a linked name."""
+    pair = Pair(lab, f"hold={policy}")
+    pair.a.expect(LOSS)
+    one, two = lab.agent(), lab.agent()
+    for where in pair.each():
+        one.close(one.open(pair.a / "x", EXCL))
+        one.link(pair.a / "x", pair.a / "y")
+        for name in "y", "x":
+            assert two.error("open", pair.b / name, EXCL) == errno.EEXIST
+            token = tokens(lab, name)[0]
+            break_lock(where / name, token)
+            new = two.open(pair.b / name, EXCL)
+            wait_until(lambda: f"lock {name} (token {token}" in pair.a.log(), SOON, "A hears of it")
+            if policy == "process":  # the other may be unlinked on every mount
+                assert one.error("unlink", pair.a / name) == errno.EBUSY
+            two.fsync(new)
+            two.unlink(pair.b / name)
+            two.close(new)
+        assert pair.a.names() == []
 
 
 def test_a_waiter_goes_to_the_end_of_the_queue(victims, agent):

@@ -118,8 +118,8 @@ def test_nobody_touches_anothers_lock(people):
     people.root.mkdir(people.a / "d")
     people.root.chmod(people.a / "d", 0o777)
     alice, bob = people.alice, people.bob
-    for name, take in ("x", lambda path: alice.take(path)), ("y", lambda path: alice.open(path, EXCL)):
-        fd = take(people.a / f"d/{name}")
+    for name, flags in ("x", RW), ("y", EXCL):
+        fd = alice.take(people.a / f"d/{name}", LOCK_EX, flags)
         alice.write(fd, b"hers\n")
         token = people.lab.keys(f"d/{name}")[0].create_revision
         for who, refusal in (bob, errno.EPERM), (people.root, 0):
@@ -159,16 +159,20 @@ def test_who_opens_is_whose_lock_it_is(people):
     people.alice.fsync(fd)
 
 
+OWNERS_CALLS = [
+    ("chmod", 0o700), ("chown", BOB, BOB), ("chown", -1, BOB), ("chown", -1, GROUP),
+    ("utime", (1, 1)), ("utimens", NOW, THEN), ("utimens", THEN, NOW),
+    ("setxattr", "user.latchfs.names", b"always"), ("setxattr", "user.latchfs.on_loss", b"kill"),
+]
+
+
 def test_directories_are_changed_by_their_owner(people):
     """chmod, chown, times and policies: the owner and root, on every mount."""
     people.hers("d", 0o777)
     people.hers("e", 0o777, GROUP)
     alice, bob, root = people.alice, people.bob, people.root
     for path in people.a / "d", people.b / "e":
-        for call in ("chmod", 0o700), ("chown", BOB, BOB), ("chown", -1, BOB), ("chown", -1, GROUP), \
-                    ("utime", (1, 1)), ("utimens", NOW, THEN), ("utimens", THEN, NOW), \
-                    ("setxattr", "user.latchfs.names", b"always"), \
-                    ("setxattr", "user.latchfs.on_loss", b"kill"):
+        for call in OWNERS_CALLS:
             assert bob.error(call[0], path, *call[1:]) == errno.EPERM, call
         alice.setxattr(path, "user.latchfs.on_loss", b"error")
         assert bob.error("removexattr", path, "user.latchfs.on_loss") == errno.EPERM
@@ -194,9 +198,9 @@ def test_directories_are_changed_by_their_owner(people):
 def test_the_roots_policies_are_roots(people):
     """The mount's own directory is no exception, and neither are names that are not policies."""
     for who in people.alice, people.bob:
-        for name in "names", "on_loss", "open", "record":
-            value = {"names": b"always", "open": b"lock"}.get(name, b"error")
-            assert who.error("setxattr", str(people.a), f"user.latchfs.{name}", value) == errno.EPERM
+        for name, value in ("names", b"always"), ("on_loss", b"error"), ("open", b"lock"):
+            attribute = f"user.latchfs.{name}"
+            assert who.error("setxattr", str(people.a), attribute, value) == errno.EPERM
         assert who.error("chmod", str(people.a), 0o700) == errno.EPERM
         assert who.error("chown", str(people.a), ALICE, ALICE) == errno.EPERM
 

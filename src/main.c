@@ -14,6 +14,7 @@
  *       reaper        unmounts what a killed daemon leaves behind
  *       names         lookup, create, unlink
  *       link          dotlocks: a second name for a lock file
+ *       symlink       locks that are symbolic links
  *       files         open, read, write, fsync, poll, close
  *       locks         flock and fcntl; what happens at a loss
  *       dirs          mkdir, rmdir, listing

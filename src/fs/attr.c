@@ -41,6 +41,10 @@ static void on_read(void *user, int result, struct store_view *view)
 
 	if (result) {
 		reply_error(request, result);
+	} else if (node->is_symlink && view->kind == STORE_KIND_LOCK && view->record.symlink) {
+		reply_lock_attr(request, &view->record, view->token, false);
+	} else if (node->is_symlink) {
+		reply_error(request, -ENOENT);
 	} else if (!node->is_directory) {
 		/* A lock that nobody holds can still be open, and then has attributes. */
 		bool held = view->kind == STORE_KIND_LOCK;
@@ -65,7 +69,8 @@ static void get_lock_attr(struct request *request)
 {
 	struct holding *holding = lockspace_find(request->fs->space, request->node->path);
 
-	if (holding && lockspace_is_held(holding))
+	if (holding && lockspace_is_held(holding) &&
+		(!request->node->is_symlink || lockspace_record(holding)->symlink))
 		reply_lock_attr(request, lockspace_record(holding), lockspace_token(holding),
 			lockspace_is_shared(holding));
 	else

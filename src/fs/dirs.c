@@ -22,7 +22,7 @@ static void on_made(void *user, int result)
 		reply_error(request, result);
 		return;
 	}
-	struct node *node = node_get(request->fs, request->node, request->path, true);
+	struct node *node = node_get(request->fs, request->node, request->path, NODE_DIRECTORY);
 	node_set_directory(node, &request->directory);
 	node_directory_attr(node, &attr);
 	reply_entry(request, node, &attr);
@@ -70,7 +70,7 @@ void fs_mkdir(struct request *request, struct node *parent, const char *name, mo
 static void on_removed(void *user, int result)
 {
 	struct request *request = user;
-	struct node *node = node_find(request->fs, request->path, true);
+	struct node *node = node_find(request->fs, request->path, NODE_DIRECTORY);
 
 	if (!result && node)
 		node->read_at = 0;
@@ -86,7 +86,7 @@ static void send_rmdir(struct request *request)
 
 static void check_rmdir(struct request *request)
 {
-	const struct node *node = node_find(request->fs, request->path, true);
+	const struct node *node = node_find(request->fs, request->path, NODE_DIRECTORY);
 	int error = node ? check_sticky(request, request->node, node->directory.uid) : 0;
 
 	if (error)
@@ -124,8 +124,17 @@ void fs_releasedir(struct request *request, struct handle *handle)
 	reply_error(request, 0);
 }
 
+static enum node_kind kind_of_name(const struct store_name *name)
+{
+	if (name->directory)
+		return NODE_DIRECTORY;
+	return name->symlink ? NODE_SYMLINK : NODE_FILE;
+}
+
 static void reply_entries(struct request *request)
 {
+	static const mode_t types[] = {
+		[NODE_FILE] = S_IFREG, [NODE_DIRECTORY] = S_IFDIR, [NODE_SYMLINK] = S_IFLNK};
 	const struct handle *handle = request->handle;
 	const struct node *node = handle->node;
 	const struct node *above = node->parent ? node->parent : node;
@@ -136,13 +145,14 @@ static void reply_entries(struct request *request)
 		off_t next = (off_t)at + 1;
 		if (at < 2) {
 			room = add_entry(request, &buffer, at ? ".." : ".",
-				at ? above->inode : node->inode, true, next);
+				at ? above->inode : node->inode, S_IFDIR, next);
 			continue;
 		}
 		const struct store_name *name = &handle->names[at - 2];
 		cleanup(free_ptr) char *path = node_child_path(node, name->name);
-		room = add_entry(request, &buffer, name->name, node_inode(path, name->directory),
-			name->directory, next);
+		enum node_kind kind = kind_of_name(name);
+		room = add_entry(
+			request, &buffer, name->name, node_inode(path, kind), types[kind], next);
 	}
 	reply_data(request, buffer.data, buffer.size);
 	free(buffer.data);

@@ -48,8 +48,7 @@ void fs_flush(struct request *request, struct handle *handle, uint64_t owner)
 	reply_error(request, 0);
 }
 
-/* Whether it was not told of before; of more programs than there is room for nothing is said. */
-static bool is_new_program(struct fs *fs, const char *command)
+bool fs_is_new_program(struct fs *fs, const char *command)
 {
 	for (unsigned int i = 0; i < fs->hint_count; i++) {
 		if (strcmp(fs->hints[i], command) == 0)
@@ -69,7 +68,7 @@ static void hint_at_policy(struct fs *fs, const struct handle *handle)
 	const char *command = handle->opener.command;
 
 	if (!hold || !hold_has_stake(hold, STAKE_CREATE) || keep_of(hold) ||
-		loop_clock() - handle->opened_at >= AT_ONCE || !is_new_program(fs, command))
+		loop_clock() - handle->opened_at >= AT_ONCE || !fs_is_new_program(fs, command))
 		return;
 	log_info("lock %s: %s took it with O_EXCL and gave it back by closing it at once; if it "
 		 "means to hold it until it removes the file, the directory needs hold=process or "

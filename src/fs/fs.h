@@ -63,6 +63,10 @@ void fs_unlink(struct request *request, struct node *parent, const char *name);
 /* link.c: gives the source another name, `name` in parent. */
 void fs_link(struct request *request, struct node *source, struct node *parent, const char *name);
 
+/* symlink.c */
+void fs_symlink(struct request *request, struct node *parent, const char *name, const char *text);
+void fs_readlink(struct request *request, struct node *node);
+
 /* dirs.c */
 void fs_mkdir(struct request *request, struct node *parent, const char *name, mode_t mode);
 void fs_rmdir(struct request *request, struct node *parent, const char *name);
@@ -95,6 +99,11 @@ void fs_write(struct request *request, struct handle *handle, const char *data, 
 void fs_flush(struct request *request, struct handle *handle, uint64_t owner);
 void fs_fsync(struct request *request, struct handle *handle);
 void fs_release(struct request *request, struct handle *handle);
+/*
+ * Whether a program was not told of in the log before, which it is from now on; of more programs
+ * than there is room for nothing is said.
+ */
+bool fs_is_new_program(struct fs *fs, const char *command);
 /* poll: the kernel's handle for notifications, taken over; NULL if none is wanted. */
 void fs_poll(struct request *request, struct handle *handle, void *poll);
 

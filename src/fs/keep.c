@@ -42,18 +42,42 @@ static void keep_free(struct keep *keep)
 	free(keep);
 }
 
+/* Who starts a program to take a lock does not mean the lock to end with that program. */
+static void hint_at_name(const struct keep *keep)
+{
+	enum { AT_ONCE = 1000 };
+	const char *command = keep->handle->opener.command;
+
+	if (loop_clock() - keep->handle->opened_at < AT_ONCE &&
+		fs_is_new_program(keep->fs, command))
+		log_info("lock %s: %s took it and ended at once, which gave it back; if it was "
+			 "taken for the program that started it, the directory needs hold=name",
+			keep->hold->node->path, command);
+}
+
 static void on_process_ended(struct loop_fd *watch, unsigned int events)
 {
 	struct keep *keep = container_of(watch, struct keep, process);
 
 	log_info("lock %s: process %d has ended", keep->hold->node->path,
 		(int)lockspace_record(keep->hold->holding)->pid);
+	hint_at_name(keep);
 	keep_release(keep->hold, NULL, NULL);
 }
 
 static void on_end(struct loop_task *task)
 {
 	keep_free(container_of(task, struct keep, end));
+}
+
+bool keep_is_possible(const struct request *request)
+{
+	const struct handle *handle = request->handle;
+
+	if (handle->policy.hold != STORE_HOLD_PROCESS || handle->opener.pid)
+		return true;
+	log_info("lock %s: hold=process needs a process that can be seen from here", request->path);
+	return false;
 }
 
 int keep_begin(struct hold *hold, const struct request *request)

@@ -16,6 +16,10 @@ struct fs;
 struct keep;
 struct request;
 
+/* False, with the reason in the log, if the process of the request's handle must be watched and
+ * can't be seen. */
+bool keep_is_possible(const struct request *request);
+
 /*
  * The request, to create a lock file, was granted the hold: keeps it as the policy of its handle
  * says, which may be not at all.  The caller of the request still waits, so its process can't be

@@ -44,7 +44,7 @@ static void linked(struct request *request)
 static void link_name(struct request *request)
 {
 	struct node *parent = request->node, *source = request->source;
-	struct hold *from = keep_hold_of(source, request->uid);
+	struct hold *from = source->is_symlink ? NULL : keep_hold_of(source, request->uid);
 
 	if (!from || node_policy(parent).hold == STORE_HOLD_CLOSE) {
 		log_info("lock %s can't be made a link of %s: that needs hold=process or hold=name",
@@ -56,7 +56,7 @@ static void link_name(struct request *request)
 		reply_error(request, -EMLINK);
 		return;
 	}
-	request->node = node_get(request->fs, parent, request->path, false);
+	request->node = node_get(request->fs, parent, request->path, NODE_FILE);
 	request->handle = handle_new(request, request->node, O_RDWR);
 	request->kind = STAKE_CREATE;
 	request->exclusive = true;

@@ -154,6 +154,8 @@ static void fill_record(const struct request *request, struct record *record)
 		record->hold = handle->policy.hold;
 	if (request->source)
 		copy_content(request, record);
+	if (request->kind == STAKE_CREATE && request->node->is_symlink)
+		record->symlink = request->data;
 	copy_string(record->host, sizeof(record->host), request->fs->options.host);
 	copy_string(record->command, sizeof(record->command), who.command);
 }

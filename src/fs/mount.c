@@ -142,6 +142,14 @@ void reply_data(struct request *request, const void *data, size_t size)
 	fuse_reply_buf(end_request(request, "data"), data, size);
 }
 
+void reply_symlink(struct request *request, const char *text)
+{
+	/* It may be the request's own, which goes with it. */
+	cleanup(free_ptr) char *copy = xstrdup(text);
+
+	fuse_reply_readlink(end_request(request, "text"), copy);
+}
+
 void reply_written(struct request *request, size_t size)
 {
 	fuse_reply_write(end_request(request, "written"), size);
@@ -165,9 +173,9 @@ void reply_poll(struct request *request, unsigned int events)
 }
 
 bool add_entry(struct request *request, struct entry_buffer *buffer, const char *name,
-	uint64_t inode, bool directory, off_t next_offset)
+	uint64_t inode, mode_t type, off_t next_offset)
 {
-	struct stat attr = {.st_ino = inode, .st_mode = directory ? S_IFDIR : S_IFREG};
+	struct stat attr = {.st_ino = inode, .st_mode = type};
 
 	if (!buffer->data)
 		buffer->data = xzalloc(buffer->capacity);
@@ -442,7 +450,12 @@ static void do_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
 static void do_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
 {
-	fuse_reply_err(req, EPERM);
+	fs_symlink(request_new(req, "SYMLINK"), node_of(req, parent), name, target);
+}
+
+static void do_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	fs_readlink(request_new(req, "READLINK"), node_of(req, ino));
 }
 
 static void do_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
@@ -495,6 +508,7 @@ static const struct fuse_lowlevel_ops operations = {
 	.statfs = do_statfs,
 	.mknod = do_mknod,
 	.symlink = do_symlink,
+	.readlink = do_readlink,
 	.link = do_link,
 	.rename = do_rename,
 	.fallocate = do_fallocate,

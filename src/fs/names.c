@@ -21,7 +21,8 @@
 static void found_lock(
 	struct request *request, const struct record *record, uint64_t token, bool shared)
 {
-	struct node *node = node_get(request->fs, request->node, request->path, false);
+	struct node *node =
+		node_get(request->fs, request->node, request->path, node_kind_of(record));
 	struct stat attr;
 
 	node_lock_attr(node, record, token, shared, &attr);
@@ -30,7 +31,7 @@ static void found_lock(
 
 static void found_directory(struct request *request, const struct store_directory *directory)
 {
-	struct node *node = node_get(request->fs, request->node, request->path, true);
+	struct node *node = node_get(request->fs, request->node, request->path, NODE_DIRECTORY);
 	struct stat attr;
 
 	node_set_directory(node, directory);
@@ -60,7 +61,8 @@ static void note_miss(const struct request *request)
 {
 	struct fs_miss *miss = miss_of(request);
 
-	*miss = (struct fs_miss){.inode = node_inode(request->path, false), .thread = request->pid};
+	*miss = (struct fs_miss){
+		.inode = node_inode(request->path, NODE_FILE), .thread = request->pid};
 	clock_gettime(CLOCK_MONOTONIC, &miss->at);
 }
 
@@ -71,7 +73,7 @@ static bool has_just_missed(const struct request *request)
 
 	*miss_of(request) = (struct fs_miss){0};
 	if (!miss.thread || miss.thread != request->pid ||
-		miss.inode != node_inode(request->path, false))
+		miss.inode != node_inode(request->path, NODE_FILE))
 		return false;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	int64_t age = (now.tv_sec - miss.at.tv_sec) * 1000000000L + now.tv_nsec - miss.at.tv_nsec;
@@ -127,7 +129,7 @@ static void on_learnt(void *user, int result, const struct store_name *names, si
 	for (size_t i = 0; i < count; i++) {
 		cleanup(free_ptr) char *path = node_child_path(parent, names[i].name);
 		if (names[i].directory)
-			node_get(request->fs, parent, path, true);
+			node_get(request->fs, parent, path, NODE_DIRECTORY);
 	}
 	lookup(request);
 }
@@ -139,14 +141,14 @@ static void lookup(struct request *request)
 	struct node *parent = request->node;
 	bool always = every_name_exists(parent);
 
-	if (holding)
+	if (holding && !lockspace_waits_for_symlink(holding))
 		found_lock(request, lockspace_record(holding), lockspace_token(holding),
 			lockspace_is_shared(holding));
 	else if (always && !parent->has_learnt)
 		store->ops->list(store, parent->path, on_learnt, request);
-	else if (always && !node_find(request->fs, request->path, true))
+	else if (always && !holding && !node_find(request->fs, request->path, NODE_DIRECTORY))
 		found_lock(request, NULL, 0, false);
-	else if (has_just_missed(request))
+	else if (!holding && has_just_missed(request))
 		reply_error(request, -ENOENT);
 	else
 		ask_store(request);
@@ -187,7 +189,7 @@ static void create(struct request *request)
 		reply_error(request, -ESTALE);
 		return;
 	}
-	request->node = node_get(request->fs, parent, request->path, false);
+	request->node = node_get(request->fs, parent, request->path, NODE_FILE);
 	request->handle = handle_new(request, request->node, request->flags);
 	if (!(request->flags & O_EXCL)) {
 		request->kind = STAKE_FLOCK;
@@ -197,14 +199,11 @@ static void create(struct request *request)
 	request->kind = STAKE_CREATE;
 	request->exclusive = true;
 	request->wait = false;
-	if (request->handle->policy.hold == STORE_HOLD_PROCESS && !request->handle->opener.pid) {
-		log_info("lock %s: hold=process needs a process that can be seen from here",
-			request->path);
-		lock_refuse(request, -EPERM);
-		return;
-	}
 	request->next = created;
-	lock_for_request(request);
+	if (keep_is_possible(request))
+		lock_for_request(request);
+	else
+		lock_refuse(request, -EPERM);
 }
 
 void fs_create(struct request *request, struct node *parent, const char *name, int flags)
@@ -291,9 +290,19 @@ static bool is_held_here(const struct node *node)
 	return false;
 }
 
+/* What the name is here, if it is held, or else the file. */
+static struct node *find_lock(struct request *request)
+{
+	struct node *symlink = node_find(request->fs, request->path, NODE_SYMLINK);
+
+	if (symlink && is_held_here(symlink))
+		return symlink;
+	return node_find(request->fs, request->path, NODE_FILE);
+}
+
 static void unlink_name(struct request *request)
 {
-	struct node *node = node_find(request->fs, request->path, false);
+	struct node *node = find_lock(request);
 	struct hold *hold = node ? find_hold_of_uid(node, request->uid) : NULL;
 
 	if (hold && (hold_has_stake(hold, STAKE_CREATE) || keep_of(hold)))

@@ -21,15 +21,17 @@ static const struct store_policy default_policy = {
 };
 
 /* FNV-1a over the path and the kind: a name that changes its kind must change its number. */
-uint64_t node_inode(const char *path, bool is_directory)
+uint64_t node_inode(const char *path, enum node_kind kind)
 {
+	static const char marks[] = {
+		[NODE_FILE] = ' ', [NODE_DIRECTORY] = '/', [NODE_SYMLINK] = '@'};
 	uint64_t hash = 0xcbf29ce484222325u;
 
 	if (!*path)
 		return NODE_ROOT_INODE;
 	for (const unsigned char *c = (const unsigned char *)path; *c; c++)
 		hash = (hash ^ *c) * 0x100000001b3u;
-	hash = (hash ^ (is_directory ? '/' : ' ')) * 0x100000001b3u;
+	hash = (hash ^ (unsigned char)marks[kind]) * 0x100000001b3u;
 	/* 0 and 1 have a meaning. */
 	return hash > NODE_ROOT_INODE ? hash : hash + 2;
 }
@@ -42,37 +44,45 @@ struct node *node_by_inode(struct fs *fs, uint64_t inode)
 	return node;
 }
 
+static enum node_kind kind_of(const struct node *node)
+{
+	if (node->is_symlink)
+		return NODE_SYMLINK;
+	return node->is_directory ? NODE_DIRECTORY : NODE_FILE;
+}
+
 /* Two paths of one number would be one lock to the kernel, so the next free number is taken. */
 static struct node *find_or_free_inode(
-	struct fs *fs, const char *path, bool is_directory, uint64_t *inode)
+	struct fs *fs, const char *path, enum node_kind kind, uint64_t *inode)
 {
 	struct node *node;
 
-	for (*inode = node_inode(path, is_directory);; ++*inode) {
+	for (*inode = node_inode(path, kind);; ++*inode) {
 		node = node_by_inode(fs, *inode);
-		if (!node || (node->is_directory == is_directory && strcmp(node->path, path) == 0))
+		if (!node || (kind_of(node) == kind && strcmp(node->path, path) == 0))
 			return node;
 	}
 }
 
-struct node *node_find(struct fs *fs, const char *path, bool is_directory)
+struct node *node_find(struct fs *fs, const char *path, enum node_kind kind)
 {
 	uint64_t inode;
 
-	return find_or_free_inode(fs, path, is_directory, &inode);
+	return find_or_free_inode(fs, path, kind, &inode);
 }
 
-struct node *node_get(struct fs *fs, struct node *parent, const char *path, bool is_directory)
+struct node *node_get(struct fs *fs, struct node *parent, const char *path, enum node_kind kind)
 {
 	uint64_t inode;
-	struct node *node = find_or_free_inode(fs, path, is_directory, &inode);
+	struct node *node = find_or_free_inode(fs, path, kind, &inode);
 
 	if (!node) {
 		node = xzalloc(sizeof(*node));
 		node->fs = fs;
 		node->inode = inode;
 		node->path = xstrdup(path);
-		node->is_directory = is_directory;
+		node->is_directory = kind == NODE_DIRECTORY;
+		node->is_symlink = kind == NODE_SYMLINK;
 		node->parent = parent;
 		if (parent)
 			node_ref(parent);
@@ -168,6 +178,8 @@ static off_t lock_size(
 {
 	if (!token || !record)
 		return 0;
+	if (node->is_symlink)
+		return record->symlink ? (off_t)strlen(record->symlink) : 0;
 	if (record->content_size)
 		return (off_t)record->content_size;
 	if (node_policy(node).record == STORE_RECORD_NO)
@@ -176,12 +188,17 @@ static off_t lock_size(
 	return (off_t)strlen(text);
 }
 
+enum node_kind node_kind_of(const struct record *record)
+{
+	return record && record->symlink ? NODE_SYMLINK : NODE_FILE;
+}
+
 void node_lock_attr(const struct node *node, const struct record *record, uint64_t token,
 	bool shared, struct stat *attr)
 {
 	*attr = (struct stat){
 		.st_ino = node_shown_inode(node),
-		.st_mode = S_IFREG | 0666,
+		.st_mode = node->is_symlink ? S_IFLNK | 0777 : S_IFREG | 0666,
 		.st_nlink = node->twin ? 2 : 1,
 		.st_blksize = 4096,
 		.st_size = lock_size(node, record, token, shared),
@@ -225,7 +242,7 @@ char *node_child_path(const struct node *directory, const char *name)
 
 void nodes_init(struct fs *fs)
 {
-	fs->root = node_get(fs, NULL, "", true);
+	fs->root = node_get(fs, NULL, "", NODE_DIRECTORY);
 	/* Until the store says something else. */
 	fs->root->directory = (struct store_directory){
 		.mode = 0777, .atime = fs->started, .mtime = fs->started, .ctime = fs->started};

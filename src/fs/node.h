@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Names that the kernel knows: a lock or a directory each.
+ * Names that the kernel knows: a lock or a directory each.  A lock that is held as a symbolic link
+ * is not the same node as the lock file of that name.
  *
  * A node lives as long as the kernel remembers it, one of its handles is open, or a node below it
  * lives.  Its inode number is made from its path, so it is the same on every mount, always.
@@ -21,13 +22,15 @@ struct request;
 
 enum { NODE_ROOT_INODE = 1 };
 
+enum node_kind { NODE_FILE, NODE_DIRECTORY, NODE_SYMLINK };
+
 struct node {
 	struct fs *fs;
 	uint64_t inode;
 	char *path;
-	bool is_directory;
-	struct node *parent; /* NULL for the root */
-	uint64_t references; /* of the kernel's lookups, handles and nodes below */
+	bool is_directory, is_symlink; /* else a file */
+	struct node *parent;           /* NULL for the root */
+	uint64_t references;           /* of the kernel's lookups, handles and nodes below */
 	UT_hash_handle hh;
 
 	/* Of a lock file that link(2) has given two names: the other name, and the number of both.
@@ -47,13 +50,13 @@ struct node {
 };
 
 /* The inode number of a path. */
-uint64_t node_inode(const char *path, bool is_directory);
+uint64_t node_inode(const char *path, enum node_kind kind);
 
 /* Gives the node of a path, making it if need be, with one more reference. */
-struct node *node_get(struct fs *fs, struct node *parent, const char *path, bool is_directory);
+struct node *node_get(struct fs *fs, struct node *parent, const char *path, enum node_kind kind);
 
 /* Or NULL; without a reference. */
-struct node *node_find(struct fs *fs, const char *path, bool is_directory);
+struct node *node_find(struct fs *fs, const char *path, enum node_kind kind);
 struct node *node_by_inode(struct fs *fs, uint64_t inode);
 
 void node_ref(struct node *node);
@@ -71,7 +74,9 @@ struct store_policy node_policy(const struct node *node);
 
 /* For stat(2). */
 void node_directory_attr(const struct node *node, struct stat *attr);
-/* Of a lock; token 0: nobody holds it.  record may be NULL. */
+/* What a lock with that record is. */
+enum node_kind node_kind_of(const struct record *record);
+/* Of a lock; token 0: nobody holds it.  record may be NULL, but not of a symbolic link. */
 void node_lock_attr(const struct node *node, const struct record *record, uint64_t token,
 	bool shared, struct stat *attr);
 

@@ -68,6 +68,7 @@ void reply_attr(struct request *request, const struct stat *attr);
 void reply_open(struct request *request, struct handle *handle);
 void reply_create(struct request *request, struct handle *handle, const struct stat *attr);
 void reply_data(struct request *request, const void *data, size_t size);
+void reply_symlink(struct request *request, const char *text);
 void reply_written(struct request *request, size_t size);
 /* type: F_UNLCK if nothing is in the way */
 void reply_lock(struct request *request, int type, pid_t pid);
@@ -80,7 +81,7 @@ struct entry_buffer {
 	size_t size, capacity;
 };
 bool add_entry(struct request *request, struct entry_buffer *buffer, const char *name,
-	uint64_t inode, bool directory, off_t next_offset);
+	uint64_t inode, mode_t type, off_t next_offset);
 
 /* fn is called, from the loop, when the caller gets a signal.  To be called last. */
 void request_on_interrupt(struct request *request, void (*fn)(struct request *request));

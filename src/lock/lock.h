@@ -34,6 +34,7 @@ struct lock_entry {
 struct rival {
 	struct lock_entry entry;
 	char *id;
+	bool symlink;       /* the owner's own, as is the id */
 	struct rival *next; /* while in a list that the owner passes in */
 };
 

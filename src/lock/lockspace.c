@@ -172,6 +172,7 @@ static struct rival *rivals_of(const struct store_queue *queue)
 		rival->entry.token = contender->token;
 		rival->entry.shared = contender->shared;
 		rival->id = xstrdup(contender->id);
+		rival->symlink = contender->symlink;
 		LL_PREPEND(rivals, rival);
 	}
 	return rivals;
@@ -634,6 +635,13 @@ bool lockspace_is_shared(const struct holding *holding)
 bool lockspace_is_held(const struct holding *holding)
 {
 	return holding->claim.state == CLAIM_HELD;
+}
+
+bool lockspace_waits_for_symlink(const struct holding *holding)
+{
+	struct lock_entry *first = holding->named->lock.view;
+
+	return first && !first->claim && container_of(first, struct rival, entry)->symlink;
 }
 
 struct holding *lockspace_find(struct lockspace *space, const char *path)

@@ -72,6 +72,8 @@ bool lockspace_is_shared(const struct holding *holding);
 struct holding *lockspace_find(struct lockspace *space, const char *path);
 /* True if it is granted. */
 bool lockspace_is_held(const struct holding *holding);
+/* True if the lock is held elsewhere, as a symbolic link. */
+bool lockspace_waits_for_symlink(const struct holding *holding);
 
 /* The holding of a place that the store speaks of. */
 struct holding *lockspace_holding_of(struct store_place *place);

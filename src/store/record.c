@@ -7,6 +7,7 @@
 
 void record_fini(struct record *record)
 {
+	free(record->symlink);
 	free(record->content);
 	*record = (struct record){0};
 }
@@ -14,6 +15,8 @@ void record_fini(struct record *record)
 void record_copy(struct record *to, const struct record *from)
 {
 	*to = *from;
+	if (from->symlink)
+		to->symlink = xstrdup(from->symlink);
 	if (!from->content)
 		return;
 	to->content = xrealloc(NULL, from->content_size, 1);

@@ -11,6 +11,7 @@ enum {
 	RECORD_HOST_SIZE = 256,
 	RECORD_COMMAND_SIZE = 64,
 	RECORD_MAX_CONTENT = 64 * 1024, /* bytes that a holder may write into its lock file */
+	RECORD_MAX_SYMLINK = 4095, /* bytes in the text of a symbolic link, as for the kernel */
 };
 
 /* How long a lock lives that O_EXCL has taken. */
@@ -31,6 +32,7 @@ struct record {
 	int64_t since;        /* seconds since 1970, when the place in the queue was asked for */
 	enum store_hold hold; /* PROCESS and NAME: it does not need an open file; else 0 */
 	bool linked;          /* made by link(2): others that think it stale must not remove it */
+	char *symlink;        /* the text, if the lock is a symbolic link; owned; else NULL */
 	char *content;        /* what the holder has written; owned; NULL if nothing */
 	size_t content_size;
 };
@@ -38,5 +40,5 @@ struct record {
 /* Frees what the record owns and empties it. */
 void record_fini(struct record *record);
 
-/* Copies everything; the target's former content is not freed. */
+/* Copies everything; what the target owned is not freed. */
 void record_copy(struct record *to, const struct record *from);

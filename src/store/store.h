@@ -58,6 +58,7 @@ struct store_place {
 struct store_contender {
 	uint64_t token;
 	bool shared;
+	bool symlink; /* see store_name */
 	const char *id;
 	struct store_place *ours; /* NULL: somebody else's */
 };
@@ -121,6 +122,7 @@ struct store_view {
 struct store_name {
 	char *name;
 	bool directory;
+	bool symlink; /* held, as a symbolic link */
 };
 
 enum store_session { STORE_SESSION_HELD, STORE_SESSION_DOUBTFUL, STORE_SESSION_LOST };

@@ -186,8 +186,8 @@ def test_mkdir_as_a_lock(pair, agent):
         agents[1].mkdir(pair.a / f"dir{number}")
 
 
-def test_rename_links_and_devices_are_refused(pair, agent):
-    """A lock cannot be moved or linked, and there are no device nodes: EPERM."""
+def test_rename_and_devices_are_refused(pair, agent):
+    """A lock cannot be moved, one that needs an open file can be no symbolic link, and there are no device nodes: EPERM."""
     one = agent()
     one.take(pair.a / "y")
     for call in (

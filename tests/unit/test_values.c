@@ -98,6 +98,10 @@ static void test_keys(void **state)
 	assert_false(key_id_is_shared("77.1"));
 	assert_false(key_id_is_shared("s"));
 	assert_false(key_id_is_shared(""));
+	assert_true(key_id_is_symlink("l-77.1"));
+	assert_false(key_id_is_symlink("77.1"));
+	assert_false(key_id_is_symlink("s-l-"));
+	assert_false(key_id_is_symlink("l"));
 }
 
 static void test_key_below(void **state)
@@ -155,10 +159,15 @@ static void check_record(const struct record *record, bool shared)
 	assert_int_equal(read.since, record->since);
 	assert_int_equal(read.hold, record->hold);
 	assert_int_equal(read.content_size, record->content_size);
+	if (record->symlink)
+		assert_string_equal(read.symlink, record->symlink);
+	else
+		assert_null(read.symlink);
 	if (record->content_size)
 		assert_memory_equal(read.content, record->content, record->content_size);
 	record_fini(&read);
 	assert_null(read.content);
+	assert_null(read.symlink);
 	free(value);
 }
 
@@ -202,6 +211,31 @@ static void test_record_extremes(void **state)
 	record_fini(&record);
 }
 
+static void test_record_of_a_symlink(void **state)
+{
+	static char texts[][16] = {"web1:1234", "/", "a \"b\" \\ \n\x01\x7f", "\xc3\xa4\xff\x80"};
+	struct record record = {.known = true, .host = "web1", .hold = STORE_HOLD_NAME}, copy;
+	struct buffer value = {0};
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		record.symlink = texts[i];
+		check_record(&record, false);
+	}
+	record.symlink = xzalloc(RECORD_MAX_SYMLINK + 2);
+	memset(record.symlink, 'x', RECORD_MAX_SYMLINK);
+	check_record(&record, false);
+	record_copy(&copy, &record);
+	assert_string_equal(copy.symlink, record.symlink);
+	record_fini(&copy);
+	/* No link has a longer text. */
+	buffer_addf(&value, "{\"v\":1,\"host\":\"a\",\"symlink\":\"%sx\"}", record.symlink);
+	value_parse_record(value.data, &copy);
+	assert_true(copy.known);
+	assert_null(copy.symlink);
+	buffer_fini(&value);
+	record_fini(&record);
+}
+
 static void test_foreign_records(void **state)
 {
 	static const char *const values[] = {NULL, "", "7587879127637462530", "null", "[]", "{",
@@ -223,7 +257,9 @@ static void test_damaged_records(void **state)
 	static const char *const values[] = {
 		"{\"v\":1,\"host\":\"a\",\"data\":\"YQ=\",\"pid\":\"x\",\"since\":\"yesterday\"}",
 		"{\"v\":1,\"host\":\"a\",\"data\":[\"YQ==\"],\"pid\":-7,\"since\":12}",
-		"{\"v\":1,\"host\":\"a\",\"data\":\"\",\"pid\":{},\"command\":[1]}"};
+		"{\"v\":1,\"host\":\"a\",\"data\":\"\",\"pid\":{},\"command\":[1]}",
+		"{\"v\":1,\"host\":\"a\",\"symlink\":\"\"}",
+		"{\"v\":1,\"host\":\"a\",\"symlink\":[\"b\"]}"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
 		struct record record;
@@ -233,6 +269,7 @@ static void test_damaged_records(void **state)
 		assert_string_equal(record.command, "");
 		assert_int_equal(record.pid, 0);
 		assert_int_equal(record.since, 0);
+		assert_null(record.symlink);
 		assert_null(record.content);
 		assert_int_equal(record.content_size, 0);
 		record_fini(&record);
@@ -393,6 +430,7 @@ int main(void)
 		cmocka_unit_test(test_key_split),
 		cmocka_unit_test(test_record),
 		cmocka_unit_test(test_record_extremes),
+		cmocka_unit_test(test_record_of_a_symlink),
 		cmocka_unit_test(test_foreign_records),
 		cmocka_unit_test(test_damaged_records),
 		cmocka_unit_test(test_oversized_record),

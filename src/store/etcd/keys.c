@@ -7,6 +7,7 @@
 #include "base/util.h"
 
 static const char shared_mark[] = "s-";
+static const char symlink_mark[] = "l-";
 
 char *key_first(const char *prefix, const char *path)
 {
@@ -65,4 +66,9 @@ char *key_split_place(char *below)
 bool key_id_is_shared(const char *id)
 {
 	return strncmp(id, shared_mark, strlen(shared_mark)) == 0;
+}
+
+bool key_id_is_symlink(const char *id)
+{
+	return strncmp(id, symlink_mark, strlen(symlink_mark)) == 0;
 }

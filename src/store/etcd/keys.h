@@ -6,7 +6,8 @@
  * including, /p/a/b0 ('0' follows '/').  /p/a/b/ itself is a directory's key.  /p/a/b/ID is a place
  * in the queue of the lock; with a further slash in it, a key makes a/b a directory.
  *
- * An ID that begins with "s-" is a shared place.
+ * An ID that begins with "s-" is a shared place, one that begins with "l-" an exclusive place that
+ * is a symbolic link.
  */
 #pragma once
 
@@ -36,3 +37,4 @@ char *key_place_id(const char *prefix, const char *path, const char *key, size_t
 char *key_split_place(char *below);
 
 bool key_id_is_shared(const char *id);
+bool key_id_is_symlink(const char *id);

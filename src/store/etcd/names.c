@@ -55,6 +55,8 @@ static void view_of(struct etcd_op *op, const struct wire_result *result, struct
 	view->token = first->created;
 	view->shared = key_id_is_shared(id);
 	value_parse_record(first->value, &view->record);
+	if (!key_id_is_symlink(id))
+		free(take(view->record.symlink));
 }
 
 static void send_lookup(struct etcd_op *op, unsigned int limit);
@@ -161,20 +163,20 @@ void etcd_describe(
 
 /* --- listing a directory --- */
 
-static void add_name(struct etcd_op *op, const char *name, size_t length, bool directory)
+/* The name, for which there may be several keys. */
+static struct store_name *add_name(struct etcd_op *op, const char *name, size_t length)
 {
 	struct store_name *last = op->name_count ? &op->names[op->name_count - 1] : NULL;
 
-	if (last && strlen(last->name) == length && memcmp(last->name, name, length) == 0) {
-		last->directory = last->directory || directory;
-		return;
-	}
+	if (last && strlen(last->name) == length && memcmp(last->name, name, length) == 0)
+		return last;
 	if (!op->names || op->name_count == op->name_capacity) {
 		op->name_capacity = op->name_capacity ? 2 * op->name_capacity : 64;
 		op->names = xrealloc(op->names, op->name_capacity, sizeof(op->names[0]));
 	}
-	op->names[op->name_count++] = (struct store_name){
-		.name = xasprintf("%.*s", (int)length, name), .directory = directory};
+	last = &op->names[op->name_count++];
+	*last = (struct store_name){.name = xasprintf("%.*s", (int)length, name)};
+	return last;
 }
 
 /* What a file can't be called. */
@@ -196,8 +198,11 @@ static void list_key(struct etcd_op *op, const struct wire_kv *kv)
 	bool directory = slash[1] == '\0' || strchr(slash + 1, '/');
 	cleanup(free_ptr) char *path =
 		xasprintf("%s%s%.*s", op->path, *op->path ? "/" : "", (int)(slash - below), below);
-	if (directory || !etcd_is_left_over(op->etcd, path, slash + 1, kv))
-		add_name(op, below, (size_t)(slash - below), directory);
+	if (!directory && etcd_is_left_over(op->etcd, path, slash + 1, kv))
+		return;
+	struct store_name *name = add_name(op, below, (size_t)(slash - below));
+	name->directory = name->directory || directory;
+	name->symlink = name->symlink || (!directory && key_id_is_symlink(slash + 1));
 }
 
 static void answer_list(struct etcd_op *op, int result)

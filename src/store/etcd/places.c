@@ -11,10 +11,17 @@
 #include "store/etcd/keys.h"
 #include "store/etcd/values.h"
 
+static const char *mark_of(const struct store_place *place)
+{
+	if (place->record->symlink)
+		return "l-";
+	return place->shared ? "s-" : "";
+}
+
 /* Gives the place a name that was never used, and remembers it. */
 static void enter_place(struct etcd *etcd, struct store_place *place)
 {
-	snprintf(place->id, sizeof(place->id), "%s%" PRIx64 ".%" PRIx64, place->shared ? "s-" : "",
+	snprintf(place->id, sizeof(place->id), "%s%" PRIx64 ".%" PRIx64, mark_of(place),
 		etcd->lease.id, ++etcd->sequence);
 	place->token = 0;
 	place->placed = false;
@@ -103,6 +110,7 @@ static void add_contender(
 	}
 	queue->contenders[queue->count++] = (struct store_contender){.token = kv->created,
 		.shared = key_id_is_shared(id),
+		.symlink = key_id_is_symlink(id),
 		.id = id,
 		.ours = etcd_find_place(etcd, path, id)};
 }

@@ -34,6 +34,8 @@ static void add_record(struct cJSON *json, const struct record *record)
 	json_add_string(json, "since", since);
 	if (record->linked)
 		json_add_u64(json, "linked", 1);
+	if (record->symlink)
+		json_add_string(json, "symlink", record->symlink);
 	if (record->hold)
 		json_add_string(json, hold_name,
 			policy_get(&(struct store_policy){.hold = record->hold}, hold_name));
@@ -110,6 +112,13 @@ static uint32_t user_id(const struct cJSON *json, const char *name)
 	return small_number(json, name, UINT32_MAX - 1);
 }
 
+static char *parse_symlink(const struct cJSON *json)
+{
+	const char *text = json_string(json, "symlink");
+
+	return text && *text && strlen(text) <= RECORD_MAX_SYMLINK ? xstrdup(text) : NULL;
+}
+
 void value_parse_record(const char *value, struct record *record)
 {
 	cleanup(json_free_ptr) struct cJSON *json = value ? json_parse(value) : NULL;
@@ -132,6 +141,7 @@ void value_parse_record(const char *value, struct record *record)
 		record->since = 0;
 	record->hold = parse_hold(json);
 	record->linked = json_u64(json, "linked");
+	record->symlink = parse_symlink(json);
 	parse_content(json, record);
 }
 

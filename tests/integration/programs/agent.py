@@ -176,8 +176,8 @@ def outcome(call):
 MINE = (flock, control, getlk, take, take_many, attempt, alarmed, restart_on, poll, epoll, forked,
         fork_and_wait, end, utimens, fstat, probe)
 THEIRS = ("open", "close", "read", "write", "pread", "pwrite", "fsync", "ftruncate", "truncate",
-          "unlink", "link", "mkdir", "rmdir", "chmod", "chown", "listdir", "stat", "dup", "lseek",
-          "getpid",
+          "unlink", "link", "symlink", "readlink", "mkdir", "rmdir", "chmod", "chown", "listdir",
+          "stat", "lstat", "dup", "lseek", "getpid",
           "getxattr", "setxattr", "listxattr", "removexattr", "access", "utime", "kill", "getuid",
           "seteuid")
 OPERATIONS = {**{name: getattr(os, name) for name in THEIRS}, **{f.__name__: f for f in MINE}}

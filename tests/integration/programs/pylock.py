@@ -67,6 +67,19 @@ def with_zc_lockfile(path):
     return lock.close
 
 
+def with_symlinklockfile(path):
+    """The symbolic link of lockfile."""
+    from lockfile import AlreadyLocked
+    from lockfile.symlinklockfile import SymlinkLockFile
+
+    lock = SymlinkLockFile(path)
+    try:
+        lock.acquire(timeout=0)
+    except AlreadyLocked:
+        sys.exit(BUSY)
+    return lock.release
+
+
 def main():
     """Takes, says so, waits for the end of the input, releases."""
     release = globals()["with_" + sys.argv[1]](sys.argv[2])

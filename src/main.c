@@ -35,12 +35,12 @@
  *       etcd/etcd     the store on etcd: session, watch and places put together
  *       etcd/places   join, try, leave, confirm
  *       etcd/evict    taking somebody's place away
- *       etcd/batch    these, many in one transaction
+ *       etcd/op, batch  one operation; many of them in one transaction
  *       etcd/names    lookup, listing, directories
  *       etcd/lease    the lease and its deadline
  *       etcd/watch    the one watch
  *       etcd/client   calls: endpoints, retries, authentication
- *       etcd/wire, values, keys, json   what is written to etcd, and how it is read
+ *       etcd/wire, wire_parse, values, keys, json   what is written to etcd, and how it is read
  *
  *     event/          the one thread
  *       loop          descriptors, deadlines, signals

@@ -599,19 +599,19 @@ static void start_write(struct holding *holding)
 	store->ops->write(store, &holding->place, on_written, holding);
 }
 
+/* Until all are told, `writing` keeps the holding from being freed under us. */
 static void on_written(void *user, int result)
 {
 	struct holding *holding = user;
-	uint64_t version = holding->writing;
 
-	tell_waiters(&holding->writers, version, result > 0 ? -EIO : result);
+	tell_waiters(&holding->writers, holding->writing, result > 0 ? -EIO : result);
+	while (holding->writers && holding->claim.state != CLAIM_HELD)
+		tell_waiters(&holding->writers, UINT64_MAX, -EIO);
 	holding->writing = 0;
 	if (may_be_freed(holding))
 		holding_free(holding);
-	else if (holding->writers && holding->claim.state == CLAIM_HELD)
+	else if (holding->writers)
 		start_write(holding);
-	else
-		tell_waiters(&holding->writers, UINT64_MAX, -EIO);
 }
 
 /* One write at a time: the next one takes along whatever was changed meanwhile. */

@@ -2,7 +2,7 @@
 /*
  * Extended attributes of a directory and of a lock file, a call a line:
  *
- *     s F NAME=VALUE    set, with the flags F; V NAME the same of the lock file
+ *     s F NAME=VALUE    set, with the flags F; v the same of the lock file
  *     r F NAME          remove
  *     g F NAME, l F     get and list, into 2^F bytes
  *
@@ -115,7 +115,14 @@ static void describe(
 	fn(user, 0, "{\"token\":7}", "[{\"token\":7}]");
 }
 
-static const struct store_ops ops = {.lookup = lookup, .change = change, .describe = describe};
+static void evict(struct store *store, const char *path, uint64_t token, uid_t uid,
+	store_done_fn *fn, void *user)
+{
+	fn(user, token == 7 ? 0 : STORE_GONE);
+}
+
+static const struct store_ops ops = {
+	.lookup = lookup, .change = change, .describe = describe, .evict = evict};
 
 /* --- calls --- */
 
@@ -162,6 +169,18 @@ static void set(struct scene *scene, bool is_owner, const char *name, const char
 	require(is_owner && is_policy(name));
 	get(scene, scene->directory, false, name, XATTR_SIZE_MAX);
 	require(!scene->result && scene->size == size && memcmp(scene->data, value, size) == 0);
+}
+
+/* A lock file has but one that can be set. */
+static void set_of_lock(struct scene *scene, bool is_owner, int flags, char *line)
+{
+	char *value = line;
+	const char *name = strsep(&value, "=");
+
+	fs_setxattr(new_request(scene, is_owner), scene->lock, name, value ? value : "",
+		value ? strlen(value) : 0, flags);
+	require(scene->result <= 0);
+	require(scene->result || strcmp(name, "user.latchfs.break") == 0);
 }
 
 static void set_of_line(struct scene *scene, bool is_owner, int flags, char *line)
@@ -220,8 +239,7 @@ static void carry_out(struct scene *scene, char *line)
 		list(scene, scene->lock, is_owner, size);
 		break;
 	case 'v':
-		fs_setxattr(new_request(scene, is_owner), scene->lock, line + 2, "7", 1, 0);
-		require(scene->result < 0);
+		set_of_lock(scene, is_owner, number & (XATTR_CREATE | XATTR_REPLACE), line + 2);
 		break;
 	default:
 		break;

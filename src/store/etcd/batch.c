@@ -216,8 +216,6 @@ static int read_answers(struct etcd_call *call, const char *body)
 /* What the callbacks do may drop others of the batch. */
 static void deliver(struct etcd_batch *batch, int result)
 {
-	static const struct wire_result no_answer;
-
 	batch->delivering = true;
 	for (size_t i = 0; i < batch->count; i++) {
 		struct etcd_op *op = batch->ops[i];
@@ -225,7 +223,7 @@ static void deliver(struct etcd_batch *batch, int result)
 			continue;
 		etcd_batch_drop(op);
 		op->attempts += batch->call.attempts;
-		op->fn(op, result, result ? &no_answer : &batch->answers[i]);
+		op->fn(op, result, result ? &etcd_no_answer : &batch->answers[i]);
 	}
 	batch_free(batch);
 }

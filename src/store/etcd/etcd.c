@@ -14,120 +14,6 @@
 /* Of a place, in `deleted`: news of it was missed before it was known to be there. */
 #define DELETED_PERHAPS UINT64_MAX
 
-/* --- operations --- */
-
-struct etcd_op *etcd_op_new(struct etcd *etcd, const char *path, etcd_op_fn *fn, void *user)
-{
-	struct etcd_op *op = xzalloc(sizeof(*op));
-
-	op->etcd = etcd;
-	op->fn = fn;
-	op->user = user;
-	op->path = xstrdup(path);
-	DL_APPEND(etcd->ops, op);
-	return op;
-}
-
-void etcd_op_free(struct etcd_op *op)
-{
-	loop_timer_disarm(&op->timer);
-	etcd_batch_drop(op);
-	DL_DELETE(op->etcd->ops, op);
-	for (size_t i = 0; i < op->name_count; i++)
-		free(op->names[i].name);
-	free(op->names);
-	free(op->path);
-	free(op->key);
-	free(op->id);
-	free(op);
-}
-
-void etcd_op_done(struct etcd_op *op, int result)
-{
-	store_done_fn *fn = op->done;
-	void *user = op->user;
-
-	etcd_op_free(op);
-	fn(user, result);
-}
-
-bool etcd_op_fits(const struct etcd_op *op, const struct wire_result *answer)
-{
-	cleanup(free_ptr) char *first = key_first(op->etcd->prefix, op->path);
-	size_t length = strlen(first);
-
-	for (size_t r = 0; r < answer->range_count; r++) {
-		const struct wire_kvs *kvs = &answer->ranges[r];
-		for (size_t i = 0; i < kvs->count; i++) {
-			if (kvs->kv[i].key_size < length ||
-				memcmp(kvs->kv[i].key, first, length) != 0)
-				return false;
-		}
-	}
-	return true;
-}
-
-static const struct wire_result no_answer;
-
-static void on_verdict(struct loop_timer *timer)
-{
-	struct etcd_op *op = container_of(timer, struct etcd_op, timer);
-
-	etcd_batch_drop(op);
-	op->fn(op, op->verdict, &no_answer);
-}
-
-static void pronounce(struct etcd_op *op, int verdict, int after)
-{
-	op->timer.fn = on_verdict;
-	op->verdict = verdict;
-	loop_timer_arm(op->etcd->loop, &op->timer, loop_clock() + after);
-}
-
-static void op_send(struct etcd_op *op, struct etcd_line *line, struct wire_txn *txn,
-	enum etcd_batch_kind kind, bool timed)
-{
-	struct etcd_client *client = op->etcd->client;
-
-	op->line = line;
-	op->txn = *txn;
-	op->batch_kind = kind;
-	op->goes_alone = kind == ETCD_BATCH_ALONE;
-	if (timed)
-		pronounce(
-			op, -EIO, etcd_client_reachable(client) ? etcd_client_timeout(client) : 0);
-	etcd_batch_add(op);
-}
-
-static void send_place(
-	struct etcd_op *op, struct wire_txn *txn, enum etcd_batch_kind kind, bool timed)
-{
-	struct etcd *etcd = op->etcd;
-
-	op->of_session = true;
-	if (etcd->lease.id) {
-		op_send(op, &etcd->places_line, txn, kind, timed);
-		return;
-	}
-	wire_txn_fini(txn);
-	pronounce(op, STORE_LOST, 0);
-}
-
-void etcd_op_send_timed(struct etcd_op *op, struct wire_txn *txn, enum etcd_batch_kind kind)
-{
-	send_place(op, txn, kind, true);
-}
-
-void etcd_op_send_steady(struct etcd_op *op, struct wire_txn *txn, enum etcd_batch_kind kind)
-{
-	send_place(op, txn, kind, false);
-}
-
-void etcd_op_send_names(struct etcd_op *op, struct wire_txn *txn, enum etcd_batch_kind kind)
-{
-	op_send(op, &op->etcd->names_line, txn, kind, true);
-}
-
 /* --- the session --- */
 
 static void forget_places(struct etcd *etcd)
@@ -159,7 +45,7 @@ static void end_ops(struct etcd *etcd, bool of_session)
 	while ((op = first_op(etcd, of_session))) {
 		etcd_batch_drop(op);
 		loop_timer_disarm(&op->timer);
-		op->fn(op, op->of_session ? STORE_LOST : -EIO, &no_answer);
+		op->fn(op, op->of_session ? STORE_LOST : -EIO, &etcd_no_answer);
 	}
 }
 
@@ -484,7 +370,7 @@ static void on_reachable(void *user, bool reachable)
 	if (!reachable) {
 		DL_FOREACH(etcd->ops, op) {
 			if (loop_timer_armed(&op->timer))
-				pronounce(op, op->verdict, 0);
+				etcd_op_pronounce(op, op->verdict, 0);
 		}
 		/* Somebody has to find out when it answers again. */
 		etcd_lease_renew(&etcd->lease);

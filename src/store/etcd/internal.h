@@ -103,8 +103,14 @@ void etcd_op_free(struct etcd_op *op);
 /* Answers an op that has a `done`, and frees it. */
 void etcd_op_done(struct etcd_op *op, int result);
 
-/* False if the answer has keys that are not of the operation's path. */
-bool etcd_op_fits(const struct etcd_op *op, const struct wire_result *answer);
+/* Answers it with the verdict after so many milliseconds, unless something else does before. */
+void etcd_op_pronounce(struct etcd_op *op, int verdict, int after);
+extern const struct wire_result etcd_no_answer;
+
+/* False if the answer has keys that are not of the operation's path, or older than the session. */
+bool etcd_op_fits(struct etcd_op *op, const struct wire_result *answer);
+/* True if that is the operation's own key. */
+bool etcd_is_op_key(const struct etcd_op *op, const struct wire_kv *kv);
 
 /*
  * All take the transaction over.  With a timeout an operation gives up after that, or at once while

@@ -73,10 +73,18 @@ void etcd_lease_gone(struct etcd_lease *lease)
 		lost(lease, "etcd does not know it any more");
 }
 
+void etcd_lease_drop(struct etcd_lease *lease)
+{
+	lease->dropped = true;
+	loop_timer_arm(lease->loop, &lease->deadline_timer, loop_clock());
+}
+
 static void on_deadline(struct loop_timer *timer)
 {
-	lost(container_of(timer, struct etcd_lease, deadline_timer),
-		"it could not be renewed in time");
+	struct etcd_lease *lease = container_of(timer, struct etcd_lease, deadline_timer);
+
+	lost(lease, lease->dropped ? "etcd contradicts what it said when it granted it"
+				   : "it could not be renewed in time");
 }
 
 static void on_doubt(struct loop_timer *timer)
@@ -167,6 +175,7 @@ static void on_granted(struct etcd_call *call, int result)
 	}
 	lease->id = answer->id;
 	lease->granted_revision = answer->revision;
+	lease->dropped = false;
 	renewed(lease, call->sent_at, answer->ttl);
 	log_info("lease %" PRIx64 " granted for %" PRId64 " s", lease->id, lease->ttl / 1000);
 	set_state(lease, STORE_SESSION_HELD);

@@ -35,6 +35,7 @@ struct etcd_lease {
 	struct etcd_client *client;
 	int64_t wanted_ttl; /* milliseconds */
 	int64_t renewed_at; /* when the last successful renewal was sent */
+	bool dropped;       /* is to be lost */
 	uint64_t revoking;  /* a lost lease that may still stand in the way */
 	unsigned int failures;
 	unsigned int losses; /* since the last renewal */
@@ -57,6 +58,9 @@ void etcd_lease_renew(struct etcd_lease *lease);
 
 /* etcd said of a request that the lease does not exist. */
 void etcd_lease_gone(struct etcd_lease *lease);
+
+/* The lease can't be trusted: it is lost in the next turn of the loop. */
+void etcd_lease_drop(struct etcd_lease *lease);
 
 /* Revokes the lease for good.  on_done once, at the latest at `deadline`. */
 void etcd_lease_stop(struct etcd_lease *lease, int64_t deadline, etcd_lease_done_fn *on_done);

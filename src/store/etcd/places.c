@@ -149,29 +149,27 @@ static void answer_queue(struct etcd_op *op, int result, const struct store_queu
 
 /* --- joining --- */
 
-/* 0 if the answer shows our key. */
-static int find_ours(struct etcd_op *op, const struct wire_result *result, uint64_t *token)
+/* The operation's own key as the answer shows it, or NULL. */
+static const struct wire_kv *find_ours(const struct etcd_op *op, const struct wire_result *result)
 {
 	for (size_t r = 0; r < result->range_count; r++) {
 		for (size_t i = 0; i < result->ranges[r].count; i++) {
 			const struct wire_kv *kv = &result->ranges[r].kv[i];
-			if (kv->key_size == strlen(op->key) &&
-				memcmp(kv->key, op->key, kv->key_size) == 0) {
-				*token = kv->created;
-				return 0;
-			}
+			if (etcd_is_op_key(op, kv))
+				return kv;
 		}
 	}
-	return -EIO;
+	return NULL;
 }
 
 static int joined(struct etcd_op *op, const struct wire_result *result, struct queue_buffer *queue)
 {
-	uint64_t token;
+	const struct wire_kv *ours = find_ours(op, result);
 
-	if (find_ours(op, result, &token) < 0)
+	/* This very transaction has put it, if not for the first time. */
+	if (!ours || ours->modified != result->revision)
 		return -EIO;
-	placed(op->etcd, op->place, token);
+	placed(op->etcd, op->place, ours->created);
 	read_queue(op, result->ranges, result->range_count, queue);
 	return queue->directory ? -EISDIR : 0;
 }
@@ -248,7 +246,7 @@ void etcd_join(struct store *store, struct store_place *place, uint64_t known, s
 
 static int tried(struct etcd_op *op, const struct wire_result *result)
 {
-	uint64_t token;
+	const struct wire_kv *ours = find_ours(op, result);
 	struct queue_buffer queue;
 
 	if (result->succeeded) {
@@ -256,8 +254,8 @@ static int tried(struct etcd_op *op, const struct wire_result *result)
 		return 0;
 	}
 	/* Only the first of several attempts can have made it: its answer was lost. */
-	if (find_ours(op, result, &token) == 0) {
-		placed(op->etcd, op->place, token);
+	if (ours) {
+		placed(op->etcd, op->place, ours->created);
 		return 0;
 	}
 	read_queue(op, &result->ranges[1], 1, &queue);
@@ -389,9 +387,9 @@ static void answer_presence(struct etcd_op *op, int error, bool present)
 
 static void on_confirmed(struct etcd_op *op, int error, const struct wire_result *answer)
 {
-	uint64_t token;
+	const struct wire_kv *ours = find_ours(op, answer);
 
-	answer_presence(op, error, find_ours(op, answer, &token) == 0 && token == op->token);
+	answer_presence(op, error, ours && ours->created == op->token);
 }
 
 static void on_written(struct etcd_op *op, int error, const struct wire_result *answer)

@@ -78,8 +78,8 @@ static void parse_content(const struct cJSON *json, struct record *record)
 	const char *data = json_string(json, "data");
 	struct buffer content = {0};
 
-	if (!data || strlen(data) > 2UL * RECORD_MAX_CONTENT ||
-		base64_decode(&content, data) < 0 || content.size > RECORD_MAX_CONTENT) {
+	if (!data || strlen(data) > 2UL * RECORD_MAX_CONTENT || base64_decode(&content, data) < 0 ||
+		content.size > RECORD_MAX_CONTENT) {
 		buffer_fini(&content);
 		return;
 	}

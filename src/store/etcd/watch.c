@@ -174,8 +174,6 @@ static void handle_line(struct etcd_watch *watch, const char *line, size_t size)
 {
 	struct wire_watch_message message;
 
-	if (!size)
-		return;
 	if (strlen(line) != size || wire_parse_watch(line, &message) < 0) {
 		failed(watch, "a message makes no sense");
 		return;

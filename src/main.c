@@ -38,6 +38,7 @@
  *       etcd/op, batch  one operation; many of them in one transaction
  *       etcd/names    lookup, listing, directories
  *       etcd/lease    the lease and its deadline
+ *       etcd/leased   directories that go with it
  *       etcd/watch    the one watch
  *       etcd/client   calls: endpoints, retries, authentication
  *       etcd/wire, wire_parse, values, keys, json   what is written to etcd, and how it is read

@@ -68,6 +68,7 @@ static const struct fuse_opt table[] = {
 	FUSE_OPT_KEY("open=", KEY_POLICY),
 	FUSE_OPT_KEY("record=", KEY_POLICY),
 	FUSE_OPT_KEY("on_loss=", KEY_POLICY),
+	FUSE_OPT_KEY("dirs=", KEY_POLICY),
 	/* What fstab(5) says to others. */
 	FUSE_OPT_KEY("_netdev", KEY_IGNORED),
 	FUSE_OPT_KEY("nofail", KEY_IGNORED),
@@ -519,7 +520,8 @@ void options_print_help(void)
 	      "                        who we are to the store\n"
 	      "  -o name=NAME          this node's name in records (the host name)\n"
 	      "  -o names=held|always, open=plain|lock, record=yes|no, on_loss=error|term|kill,\n"
-	      "     hold=close         policies of the root directory\n"
+	      "     hold=close|process|name, dirs=keep|lease\n"
+	      "                        policies of the root directory\n"
 	      "  -o allow_other        let other users in, and FUSE's further options\n"
 	      "  -h, --help            this text\n"
 	      "  -V, --version         the version\n"

@@ -31,8 +31,9 @@ static void on_made(void *user, int result)
 static void send_mkdir(struct request *request)
 {
 	struct store *store = request->fs->store;
+	bool of_session = node_policy(request->node).dirs == STORE_DIRS_LEASE;
 
-	store->ops->mkdir(store, request->path, &request->directory, on_made, request);
+	store->ops->mkdir(store, request->path, &request->directory, of_session, on_made, request);
 }
 
 static void prepare_mkdir(struct request *request)

@@ -17,6 +17,7 @@ static const struct store_policy default_policy = {
 	.names = STORE_NAMES_HELD,
 	.open = STORE_OPEN_PLAIN,
 	.on_loss = STORE_ON_LOSS_ERROR,
+	.dirs = STORE_DIRS_KEEP,
 	.record = STORE_RECORD_YES,
 };
 

@@ -17,6 +17,7 @@ static const struct {
 	{"names", {"held", "always"}},
 	{"open", {"plain", "lock"}},
 	{"on_loss", {"error", "term", "kill"}},
+	{"dirs", {"keep", "lease"}},
 	{"record", {"yes", "no"}},
 };
 
@@ -45,6 +46,8 @@ static unsigned int read_value(const struct store_policy *policy, int number)
 		return policy->open;
 	case 3:
 		return policy->on_loss;
+	case 4:
+		return policy->dirs;
 	default:
 		return policy->record;
 	}
@@ -64,6 +67,9 @@ static void write_value(struct store_policy *policy, int number, unsigned int va
 		break;
 	case 3:
 		policy->on_loss = (enum store_on_loss)value;
+		break;
+	case 4:
+		policy->dirs = (enum store_dirs)value;
 		break;
 	default:
 		policy->record = (enum store_record)value;

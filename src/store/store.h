@@ -78,6 +78,7 @@ enum store_on_loss {
 	STORE_ON_LOSS_TERM,
 	STORE_ON_LOSS_KILL
 };
+enum store_dirs { STORE_DIRS_INHERIT, STORE_DIRS_KEEP, STORE_DIRS_LEASE };
 enum store_record { STORE_RECORD_INHERIT, STORE_RECORD_YES, STORE_RECORD_NO };
 
 /* A directory's policies: INHERIT stands for "as the directory above". */
@@ -86,6 +87,7 @@ struct store_policy {
 	enum store_names names;
 	enum store_open open;
 	enum store_on_loss on_loss;
+	enum store_dirs dirs;
 	enum store_record record;
 };
 
@@ -210,9 +212,11 @@ struct store_ops {
 	void (*describe)(struct store *store, const char *path, size_t room, store_describe_fn *fn,
 		void *user);
 	void (*list)(struct store *store, const char *path, store_list_fn *fn, void *user);
-	/* -EEXIST if there is a lock or a directory of that name. */
+	/* -EEXIST if there is a lock or a directory of that name.  of_session: it goes with the
+	 * session, whoever changes it meanwhile. */
 	void (*mkdir)(struct store *store, const char *path,
-		const struct store_directory *directory, store_done_fn *fn, void *user);
+		const struct store_directory *directory, bool of_session, store_done_fn *fn,
+		void *user);
 	/* -ENOTEMPTY, -ENOENT. */
 	void (*rmdir)(struct store *store, const char *path, store_done_fn *fn, void *user);
 	/* -ENOENT. */

@@ -72,7 +72,7 @@ def test_help():
     assert "SOURCE MOUNTPOINT" in done.stdout
     for option in ("ttl=", "timeout=", "prefix=", "cacert=", "cert=", "key=", "user=",
                    "password_file=", "name=", "names=", "open=", "on_loss=", "record=",
-                   "allow_other"):
+                   "dirs=", "allow_other"):
         assert option in done.stdout, option
     assert latchfs("-h").stdout == done.stdout
 
@@ -162,7 +162,7 @@ def test_mount_point_does_not_exist(lab):
 @pytest.mark.parametrize("option", [
     "unknown", "unknown=1", "ttl=abc", "ttl=-1", "ttl=0", "ttl=", "ttl=99999999999999999999",
     "timeout=x", "timeout=0", "names=maybe", "open=shut", "on_loss=cry", "record=perhaps",
-    "password=topsecret",
+    "dirs=gone", "password=topsecret",
 ])
 def test_bad_options(lab, place, option):
     """An option that is unknown or makes no sense: the line names it, nothing is mounted."""
@@ -173,7 +173,7 @@ def test_bad_options(lab, place, option):
 
 @pytest.mark.parametrize("option", [
     "ttl", "timeout", "cacert", "cert", "key", "password_file", "name", "hold", "names", "open",
-    "record", "on_loss", "prefix",
+    "record", "on_loss", "dirs", "prefix",
 ])
 def test_option_without_its_value(lab, place, option):
     """An option that we know is not called unknown for lacking its value."""

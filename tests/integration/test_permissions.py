@@ -198,7 +198,8 @@ def test_directories_are_changed_by_their_owner(people):
 def test_the_roots_policies_are_roots(people):
     """The mount's own directory is no exception, and neither are names that are not policies."""
     for who in people.alice, people.bob:
-        for name, value in ("names", b"always"), ("on_loss", b"error"), ("open", b"lock"):
+        for name, value in ("names", b"always"), ("on_loss", b"error"), ("open", b"lock"), \
+                ("dirs", b"lease"):
             attribute = f"user.latchfs.{name}"
             assert who.error("setxattr", str(people.a), attribute, value) == errno.EPERM
         assert who.error("chmod", str(people.a), 0o700) == errno.EPERM

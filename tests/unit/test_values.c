@@ -341,6 +341,7 @@ static void test_directory(void **state)
 		.names = STORE_NAMES_ALWAYS,
 		.open = STORE_OPEN_LOCK,
 		.on_loss = STORE_ON_LOSS_KILL,
+		.dirs = STORE_DIRS_LEASE,
 		.record = STORE_RECORD_NO};
 	check_directory(&directory);
 }
@@ -374,7 +375,8 @@ static void test_policy(void **state)
 {
 	static const char *const values[][2] = {{"hold", "close"}, {"names", "held"},
 		{"names", "always"}, {"open", "plain"}, {"open", "lock"}, {"on_loss", "error"},
-		{"on_loss", "term"}, {"on_loss", "kill"}, {"record", "yes"}, {"record", "no"}};
+		{"on_loss", "term"}, {"on_loss", "kill"}, {"record", "yes"}, {"record", "no"},
+		{"dirs", "keep"}, {"dirs", "lease"}};
 	struct store_policy policy = {0};
 
 	for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
@@ -385,6 +387,7 @@ static void test_policy(void **state)
 	assert_int_equal(policy.open, STORE_OPEN_LOCK);
 	assert_int_equal(policy.on_loss, STORE_ON_LOSS_KILL);
 	assert_int_equal(policy.record, STORE_RECORD_NO);
+	assert_int_equal(policy.dirs, STORE_DIRS_LEASE);
 	for (size_t i = 0; i < POLICY_COUNT; i++) {
 		assert_non_null(policy_get(&policy, policy_name(i)));
 		assert_int_equal(policy_set(&policy, policy_name(i), NULL), 0);

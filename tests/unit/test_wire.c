@@ -60,12 +60,14 @@ static void test_join_request(void **state)
 
 	wire_if_absent(&txn, "a", NULL);
 	wire_put(&txn, "ab", "v", 77);
+	wire_put_again(&txn, "ab", "v");
 	wire_range(
 		&txn, "a", "b", &(struct wire_range_options){.keys_only = true, .created_from = 5});
 	assert_txn(&txn,
 		"{\"compare\":[{\"key\":\"YQ==\",\"target\":\"CREATE\",\"result\":\"EQUAL\","
 		"\"create_revision\":\"0\"}],\"success\":["
 		"{\"request_put\":{\"key\":\"YWI=\",\"value\":\"dg==\",\"lease\":\"77\"}},"
+		"{\"request_put\":{\"key\":\"YWI=\",\"value\":\"dg==\",\"ignore_lease\":true}},"
 		"{\"request_range\":{\"key\":\"YQ==\",\"range_end\":\"Yg==\",\"keys_only\":true,"
 		"\"min_create_revision\":\"5\"}}]}");
 }

@@ -63,6 +63,7 @@ static void on_lease_state(struct etcd_lease *lease, enum store_session state)
 		loop_timer_disarm(&etcd->check_timer);
 		end_ops(etcd, true);
 		forget_places(etcd);
+		etcd_leased_end(etcd, true);
 	} else if (!loop_timer_armed(&etcd->check_timer) && !etcd_call_active(&etcd->check_call)) {
 		arm_check(etcd);
 	}
@@ -155,8 +156,10 @@ static void check_key(struct etcd *etcd, const struct wire_kv *kv)
 	cleanup(free_ptr) char *below = key_below(etcd->prefix, "", kv->key, kv->key_size);
 	char *id = below ? key_split_place(below) : NULL;
 
-	if (!id)
+	if (!id) {
+		etcd_leased_seen(etcd, below);
 		return;
+	}
 	place = etcd_find_place(etcd, below, id);
 	if (place)
 		place->placed_at = UINT64_MAX; /* seen */
@@ -182,6 +185,7 @@ static void compare_places(struct etcd *etcd, const struct wire_kvs *keys)
 		else if (place->placed_at <= etcd->check_clock)
 			doubt(etcd, place);
 	}
+	etcd_leased_compare(etcd);
 }
 
 static int read_checked(struct etcd_call *call, const char *body)
@@ -227,6 +231,12 @@ static void on_check_due(struct loop_timer *timer)
 	etcd_call_start(etcd->client, &etcd->check_call);
 }
 
+static void check_now(struct etcd *etcd)
+{
+	if (etcd->lease.id && !etcd_call_active(&etcd->check_call))
+		loop_timer_arm(etcd->loop, &etcd->check_timer, loop_clock());
+}
+
 /* --- the watch --- */
 
 static void on_deleted(struct etcd_watch *watch, const char *key, size_t size, uint64_t revision)
@@ -236,8 +246,11 @@ static void on_deleted(struct etcd_watch *watch, const char *key, size_t size, u
 	cleanup(free_ptr) char *below = key_below(etcd->prefix, "", key, size);
 	char *id = below ? key_split_place(below) : NULL;
 
-	if (!id)
+	if (!id) {
+		if (etcd_leased_deleted(etcd, below, revision))
+			check_now(etcd);
 		return;
+	}
 	place = etcd_find_place(etcd, below, id);
 	if (!place)
 		etcd->store.events->removed(etcd->store.user, below, id, revision);
@@ -350,6 +363,7 @@ static void etcd_free(struct store *store)
 
 	end_ops(etcd, false);
 	forget_places(etcd);
+	etcd_leased_end(etcd, false);
 	loop_timer_disarm(&etcd->start_timer);
 	loop_timer_disarm(&etcd->check_timer);
 	etcd_call_cancel(&etcd->check_call);

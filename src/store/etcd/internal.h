@@ -20,6 +20,7 @@ struct etcd {
 	struct etcd_lease lease;
 	struct etcd_watch watch;
 
+	struct etcd_leased *leased; /* directories that go with the lease, by path */
 	struct store_place *places; /* by id: ours that are, or may be, in the store */
 	uint64_t sequence;          /* of the last place; makes ids unique within the lease */
 	uint64_t clock;             /* counts placements, for the comparison with etcd's list */
@@ -151,6 +152,22 @@ void etcd_confirm(struct store *store, struct store_place *place, store_done_fn 
 void etcd_write(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
 void etcd_queue(struct store *store, const char *path, store_queue_fn *fn, void *user);
 
+/* leased.c: the directories of dirs=lease that this mount has made, to tell of their end */
+void etcd_leased_add(struct etcd *etcd, const char *path, uint64_t revision);
+/* We are going to remove a directory; and what came of it: 0, or -errno. */
+void etcd_leased_removing(struct etcd *etcd, const char *path);
+void etcd_leased_removed(struct etcd *etcd, const char *path, int result);
+/*
+ * A key was deleted, which may be that of a directory; below: as key_below gives it for the root.
+ * True if it may have gone with the lease: the keys of that are to be read.
+ */
+bool etcd_leased_deleted(struct etcd *etcd, const char *below, uint64_t revision);
+/* The keys of the lease were read: one of them, and then the end of them. */
+void etcd_leased_seen(struct etcd *etcd, const char *below);
+void etcd_leased_compare(struct etcd *etcd);
+/* The lease was lost (and them with it), or is given back. */
+void etcd_leased_end(struct etcd *etcd, bool lost);
+
 /* evict.c */
 void etcd_evict(struct store *store, const char *path, uint64_t token, uid_t uid, store_done_fn *fn,
 	void *user);
@@ -161,7 +178,7 @@ void etcd_describe(
 	struct store *store, const char *path, size_t room, store_describe_fn *fn, void *user);
 void etcd_list(struct store *store, const char *path, store_list_fn *fn, void *user);
 void etcd_mkdir(struct store *store, const char *path, const struct store_directory *directory,
-	store_done_fn *fn, void *user);
+	bool of_session, store_done_fn *fn, void *user);
 void etcd_rmdir(struct store *store, const char *path, store_done_fn *fn, void *user);
 void etcd_change(struct store *store, const char *path, unsigned int mask,
 	const struct store_directory *to, store_done_fn *fn, void *user);

@@ -277,17 +277,21 @@ void etcd_list(struct store *store, const char *path, store_list_fn *fn, void *u
 
 static void on_made(struct etcd_op *op, int error, const struct wire_result *answer)
 {
+	if (error == STORE_LOST)
+		error = -EIO;
 	if (!error && !answer->succeeded) {
 		/* An attempt whose answer was lost may have made it. */
 		const struct wire_kvs *kvs = &answer->ranges[0];
 		bool ours = kvs->count && value_directory_has_id(kvs->kv[0].value, op->id);
 		error = ours ? 0 : -EEXIST;
 	}
+	if (!error && op->of_session)
+		etcd_leased_add(op->etcd, op->path, answer->revision);
 	etcd_op_done(op, error);
 }
 
 void etcd_mkdir(struct store *store, const char *path, const struct store_directory *directory,
-	store_done_fn *fn, void *user)
+	bool of_session, store_done_fn *fn, void *user)
 {
 	struct etcd *etcd = etcd_of(store);
 	struct wire_txn txn = {0};
@@ -299,10 +303,13 @@ void etcd_mkdir(struct store *store, const char *path, const struct store_direct
 	op->id = xasprintf("%" PRIx64 ".%" PRIx64, etcd->lease.id, ++etcd->sequence);
 	cleanup(free_ptr) char *value = value_of_directory(directory, op->id);
 	wire_if_absent(&txn, first, end);
-	wire_put(&txn, first, value, 0);
+	wire_put(&txn, first, value, of_session ? etcd->lease.id : 0);
 	wire_txn_else(&txn);
 	wire_range(&txn, first, NULL, &(struct wire_range_options){0});
-	etcd_op_send_names(op, &txn, ETCD_BATCH_SOLE);
+	if (of_session)
+		etcd_op_send_timed(op, &txn, ETCD_BATCH_SOLE);
+	else
+		etcd_op_send_names(op, &txn, ETCD_BATCH_SOLE);
 }
 
 static void on_removed(struct etcd_op *op, int error, const struct wire_result *answer)
@@ -314,6 +321,7 @@ static void on_removed(struct etcd_op *op, int error, const struct wire_result *
 		else
 			error = op->attempts > 1 ? 0 : -ENOENT;
 	}
+	etcd_leased_removed(op->etcd, op->path, error);
 	etcd_op_done(op, error);
 }
 
@@ -327,6 +335,7 @@ void etcd_rmdir(struct store *store, const char *path, store_done_fn *fn, void *
 	cleanup(free_ptr) char *after = xasprintf("%s\x01", first);
 
 	op->done = fn;
+	etcd_leased_removing(etcd, path);
 	wire_if_present(&txn, first);
 	wire_if_absent(&txn, after, end);
 	wire_delete(&txn, first);
@@ -386,7 +395,11 @@ static void on_read_for_change(struct etcd_op *op, int error, const struct wire_
 	cleanup(free_ptr) char *value = value_of_directory(&now, NULL);
 	struct wire_txn txn = {0};
 	wire_if_modified(&txn, op->key, own->count ? own->kv[0].modified : 0);
-	wire_put(&txn, op->key, value, 0);
+	/* One that goes with a lease, whosever, goes on to do so. */
+	if (own->count && own->kv[0].lease)
+		wire_put_again(&txn, op->key, value);
+	else
+		wire_put(&txn, op->key, value, 0);
 	op->fn = on_changed;
 	etcd_op_send_names(op, &txn, ETCD_BATCH_SOLE);
 }

@@ -133,6 +133,17 @@ void wire_put(struct wire_txn *txn, const char *key, const char *value, uint64_t
 	buffer_addf(text, ",\"lease\":\"%" PRIu64 "\"}}", lease);
 }
 
+void wire_put_again(struct wire_txn *txn, const char *key, const char *value)
+{
+	struct buffer *text = next_operation(txn);
+
+	buffer_add_string(text, "{\"request_put\":{");
+	add_key(text, key, NULL);
+	buffer_add_string(text, ",");
+	add_bytes(text, "value", value);
+	buffer_add_string(text, ",\"ignore_lease\":true}}");
+}
+
 void wire_delete(struct wire_txn *txn, const char *key)
 {
 	struct buffer *text = next_operation(txn, WIRE_DELETE);

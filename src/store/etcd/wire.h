@@ -58,6 +58,8 @@ void wire_if_modified(struct wire_txn *txn, const char *key, uint64_t revision);
 void wire_if_present(struct wire_txn *txn, const char *key);
 void wire_txn_else(struct wire_txn *txn);
 void wire_put(struct wire_txn *txn, const char *key, const char *value, uint64_t lease);
+/* Of a key that exists (else etcd refuses): it stays with its lease. */
+void wire_put_again(struct wire_txn *txn, const char *key, const char *value);
 void wire_delete(struct wire_txn *txn, const char *key);
 
 struct wire_range_options {

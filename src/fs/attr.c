@@ -34,27 +34,31 @@ static void reply_directory_attr(struct request *request)
 	reply_attr(request, &attr);
 }
 
+/* A file can be open when nobody holds its lock, and then has attributes; what is nothing but a
+ * name has none. */
+static bool is_gone(const struct node *node, const struct store_view *view)
+{
+	if (node->is_directory)
+		return view->kind != STORE_KIND_DIRECTORY;
+	return node->is_symlink && (view->kind != STORE_KIND_LOCK || !view->record.symlink);
+}
+
 static void on_read(void *user, int result, struct store_view *view)
 {
 	struct request *request = user;
 	struct node *node = request->node;
 
+	if (!result && is_gone(node, view))
+		result = -ENOENT;
 	if (result) {
 		reply_error(request, result);
-	} else if (node->is_symlink && view->kind == STORE_KIND_LOCK && view->record.symlink) {
-		reply_lock_attr(request, &view->record, view->token, false);
-	} else if (node->is_symlink) {
-		reply_error(request, -ENOENT);
 	} else if (!node->is_directory) {
-		/* A lock that nobody holds can still be open, and then has attributes. */
 		bool held = view->kind == STORE_KIND_LOCK;
 		reply_lock_attr(
 			request, held ? &view->record : NULL, held ? view->token : 0, view->shared);
-	} else if (view->kind == STORE_KIND_DIRECTORY) {
+	} else {
 		node_set_directory(node, &view->directory);
 		reply_directory_attr(request);
-	} else {
-		reply_error(request, -ENOENT);
 	}
 }
 

@@ -358,7 +358,7 @@ static void on_queue_read(void *user, int result, const struct store_queue *queu
 	if (queue && !shows_ours(queue))
 		queue = NULL;
 	if (lock_read_end(&named->lock, queue ? queue->revision : 0, rivals_of(queue))) {
-		log_warning("lock %s: the store had not told of a release", named->path);
+		log_trace("lock %s: the store had not told of a release", named->path);
 		store->ops->deaf(store);
 	}
 	named_settled(named);

@@ -203,7 +203,7 @@ struct store_ops {
 		store_done_fn *fn, void *user);
 	/* Reads the whole queue. */
 	void (*queue)(struct store *store, const char *path, store_queue_fn *fn, void *user);
-	/* The caller found by reading that it was not told of something: listen anew. */
+	/* The caller found by reading what it has not been told: if that stays so, listen anew. */
 	void (*deaf)(struct store *store);
 
 	/* These do not show places of ours that are being given back. */

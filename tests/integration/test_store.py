@@ -52,6 +52,7 @@ def lost(who, fd):
 # Restarts.
 
 
+@pytest.mark.core
 def test_restart_within_the_ttl(bare_lab):
     """etcd is killed and comes back with its data in time: holder and waiter both go on."""
     lab, server = bare_lab, bare_lab.own_etcd()
@@ -69,6 +70,7 @@ def test_restart_within_the_ttl(bare_lab):
     two.fsync(mine)
 
 
+@pytest.mark.core
 def test_restart_beyond_the_ttl(bare_lab):
     """etcd is away for longer than the TTL: the holder gets EIO, the waiter later the lock."""
     lab, server = bare_lab, bare_lab.own_etcd()
@@ -108,6 +110,7 @@ def test_restart_under_many_waiters(bare_lab):
         waiting.remove(granted[0])
 
 
+@pytest.mark.core
 def test_while_etcd_is_down(bare_lab):
     """Tries and look-ups fail with EIO after the timeout, waiting goes on, unlocking returns."""
     lab, server = bare_lab, bare_lab.own_etcd()
@@ -162,6 +165,7 @@ def test_stall_shorter_than_the_ttl(bare_lab):
     two.finish()
 
 
+@pytest.mark.core
 def test_stall_longer_than_the_ttl(bare_lab):
     """etcd stands still beyond the TTL: the holder is told before etcd runs again."""
     lab, server = bare_lab, bare_lab.own_etcd()
@@ -193,6 +197,7 @@ def test_doubtful_state(bare_lab):
     one.fsync(fd)
 
 
+@pytest.mark.core
 def test_partition_never_two_holders(bare_lab):
     """A is cut off: when B is granted the lock, the holder on A already gets EIO."""
     lab, server = bare_lab, bare_lab.own_etcd()
@@ -216,6 +221,7 @@ def test_partition_never_two_holders(bare_lab):
         assert one.attempt(a / "x")
 
 
+@pytest.mark.core
 def test_partitioned_waiter_queues_again(bare_lab):
     """A waiter cut off beyond its TTL comes back under a new lease and gets the lock in the end."""
     lab, server = bare_lab, bare_lab.own_etcd()
@@ -235,11 +241,12 @@ def test_partitioned_waiter_queues_again(bare_lab):
     two.fsync(two.finish())
 
 
+@pytest.mark.core
 def test_stalled_watch_only_delays(bare_lab):
     """A watch that carries nothing any more delays a grant by about a TTL, and never loses it."""
     lab, server = bare_lab, bare_lab.own_etcd()
     wire = lab.wire(server)
-    a = lab.mount(ttl=3, url=wire.url, name="a").expect()
+    a = lab.mount("timeout=2", ttl=3, url=wire.url, name="a").expect()
     b = lab.mount(name="b")
     one, two = lab.agent(), lab.agent()
     fd = one.take(b / "x")
@@ -248,9 +255,38 @@ def test_stalled_watch_only_delays(bare_lab):
     assert wire.stall_watches() >= 1
     one.close(fd)
     two.finish()
+    wait_until(lambda: "broke: events are missing" in a.log(), what="another watch is opened")
+    wait_until(lambda: "the watch goes on" in a.log(), what="it is open")
     wire.mend()
 
 
+@pytest.mark.core
+def test_late_watch_is_no_dead_one(bare_lab):
+    """Events that are slower than what is read are not missing: nobody complains."""
+    lab, server = bare_lab, bare_lab.own_etcd()
+    wire = lab.wire(server)
+    a = lab.mount("timeout=30", ttl=3, url=wire.url, name="a")
+    b = lab.mount(name="b")
+    one, two = lab.agent(), lab.agent()
+    fd = one.take(b / "x")
+    two.begin("take", a / "x")
+    lab.await_keys("x", 2)
+    wire.stall(lambda head: b"/v3/watch" in head.split(b"\r\n")[0])
+    one.close(fd)
+    mine = two.finish()
+    wire.mend()
+    for _ in range(3):
+        one.begin("take", b / "x")
+        lab.await_keys("x", 2)
+        two.close(mine)
+        fd = one.finish()
+        two.begin("take", a / "x")
+        lab.await_keys("x", 2)
+        one.close(fd)
+        mine = two.finish()
+
+
+@pytest.mark.core
 def test_stalled_watch_does_not_hide_an_operator(bare_lab):
     """Even with a dead watch a deleted key is noticed: once per TTL our keys are compared."""
     lab, server = bare_lab, bare_lab.own_etcd()
@@ -263,6 +299,7 @@ def test_stalled_watch_does_not_hide_an_operator(bare_lab):
     wait_until(lambda: lost(one, fd), what="the loss is noticed")
 
 
+@pytest.mark.core
 def test_compaction_while_the_watch_is_down(bare_lab):
     """History compacted away while A is cut off: A reads anew and misses no release."""
     lab, server = bare_lab, bare_lab.own_etcd()
@@ -321,6 +358,7 @@ def test_shared_try_whose_answer_is_lost(bare_lab):
     one.fsync(fd)
 
 
+@pytest.mark.core
 def test_connection_broken_again_and_again(bare_lab):
     """Connections that are reset under load lose no count: a retried request finds itself."""
     lab, server = bare_lab, bare_lab.own_etcd()
@@ -365,6 +403,7 @@ def test_first_endpoint_refuses(bare_lab):
     one.fsync(fd)
 
 
+@pytest.mark.core
 def test_cluster_member_dies(bare_lab):
     """The member we talk to is killed: holder and waiter go on with another one."""
     lab = bare_lab
@@ -380,6 +419,7 @@ def test_cluster_member_dies(bare_lab):
     two.finish()
 
 
+@pytest.mark.core
 def test_cluster_member_stalls(bare_lab):
     """The member we talk to stands still with its connections open: another one is taken."""
     lab = bare_lab
@@ -396,6 +436,7 @@ def test_cluster_member_stalls(bare_lab):
     two.finish()
 
 
+@pytest.mark.core
 def test_cluster_without_quorum(bare_lab):
     """Two of three stand still: nothing is granted and nothing confirmed until they are back."""
     lab = bare_lab
@@ -415,6 +456,7 @@ def test_cluster_without_quorum(bare_lab):
     two.fsync(two.finish())
 
 
+@pytest.mark.core
 def test_cluster_member_without_leader(bare_lab):
     """The member we watch loses its leader while the others go on: the watch moves over."""
     lab, wires = bare_lab, {}
@@ -449,6 +491,7 @@ def test_cluster_member_without_leader(bare_lab):
 # A full store.
 
 
+@pytest.mark.core
 def test_full_store(bare_lab):
     """A store out of space: ENOSPC for what is new, unlocking works, and it recovers."""
     lab = bare_lab

@@ -421,7 +421,7 @@ static const char *etcd_reason(const struct store *store)
 
 static void etcd_deaf(struct store *store)
 {
-	etcd_watch_restart(&etcd_of(store)->watch, "events are missing");
+	etcd_watch_doubt(&etcd_of(store)->watch);
 }
 
 static const struct store_ops etcd_ops = {

@@ -101,10 +101,12 @@ static void on_timer(struct loop_timer *timer)
 {
 	struct etcd_watch *watch = container_of(timer, struct etcd_watch, timer);
 
-	if (watch->request)
-		failed(watch, "the stream was not opened in time");
-	else
+	if (!watch->request)
 		open_stream(watch);
+	else if (!watch->is_open)
+		failed(watch, "the stream was not opened in time");
+	else if (watch->next == watch->doubted)
+		failed(watch, "events are missing");
 }
 
 static const char went_back[] = "etcd's revision went back; the watch begins anew";
@@ -273,6 +275,15 @@ void etcd_watch_start(struct etcd_watch *watch, uint64_t from)
 void etcd_watch_stop(struct etcd_watch *watch)
 {
 	close_stream(watch);
+}
+
+void etcd_watch_doubt(struct etcd_watch *watch)
+{
+	if (!watch->is_open || loop_timer_armed(&watch->timer))
+		return;
+	watch->doubted = watch->next;
+	loop_timer_arm(
+		watch->loop, &watch->timer, loop_clock() + etcd_client_timeout(watch->client));
 }
 
 void etcd_watch_restart(struct etcd_watch *watch, const char *reason)

@@ -34,6 +34,7 @@ struct etcd_watch {
 	char *first, *end; /* what is watched */
 	int idle_timeout;  /* milliseconds */
 	uint64_t next;     /* revision to go on from; 0 = from now, with a gap */
+	uint64_t doubted;  /* next, when something had not been told */
 	bool is_open;
 	int64_t opened_at;
 	unsigned int streams;  /* so far */
@@ -43,7 +44,7 @@ struct etcd_watch {
 	char *endpoint;
 	struct http_request *request;
 	struct buffer line;      /* what has arrived of the next message */
-	struct loop_timer timer; /* for the stream to open, or to open it again */
+	struct loop_timer timer; /* until the stream is opened, given up, or believed in again */
 };
 
 /* first and end are copied. */
@@ -57,6 +58,12 @@ void etcd_watch_start(struct etcd_watch *watch, uint64_t from);
 
 /* Nothing is told any more. */
 void etcd_watch_stop(struct etcd_watch *watch);
+
+/*
+ * There is something that has not been told yet.  It may be on its way, since another connection
+ * may be faster: only if nothing arrives within the client's timeout, the stream is opened anew.
+ */
+void etcd_watch_doubt(struct etcd_watch *watch);
 
 /* The stream can't be trusted: it is opened anew, at another member if there is one. */
 void etcd_watch_restart(struct etcd_watch *watch, const char *reason);

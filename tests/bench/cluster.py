@@ -16,9 +16,9 @@ sys.path.insert(0, str(HERE.parent / "integration"))
 
 # These are the test suite's, in the directory that was just added.
 from children import end_group
-from etcdserver import Etcd
+from etcdserver import Etcd, etcd_version
 from mounting import BINARY, Mount
-from support import REPOSITORY, checked, free_port, run, wait_until
+from support import REPOSITORY, free_port, run, wait_until
 
 PROGRAMS = Path(os.environ.get("LATCHFS_BENCH_PROGRAMS", ""))
 PREFIX = "/latchfs"
@@ -29,28 +29,11 @@ class Failed(Exception):
     """A measurement that could not be made."""
 
 
-class Server(Etcd):
-    """A member of a cluster, of any version of etcd."""
-
-    def __init__(self, directory, name, binary):
-        super().__init__(directory, name)
-        self.binary = binary
-
-    def arguments(self):
-        """The command line, with our binary."""
-        return [self.binary, *super().arguments()[1:]]
-
-
-def etcd_version(binary):
-    """As text, like 3.4.23."""
-    return checked(binary, "--version").split()[2]
-
-
 class Cluster:
     """One or more members with fresh data."""
 
     def __init__(self, directory, binary, size):
-        self.members = [Server(directory, name, binary) for name in NAMES[:size]]
+        self.members = [Etcd(directory, name, binary=binary) for name in NAMES[:size]]
         initial = ",".join(f"{member.name}={member.peer_url}" for member in self.members)
         for member in self.members:
             member.initial = initial

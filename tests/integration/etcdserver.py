@@ -13,7 +13,10 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 
-from support import checked, free_port, run, wait_until
+from support import checked, free_port, wait_until
+
+# The server to test on.
+ETCD = os.environ.get("LATCHFS_ETCD", "etcd")
 
 
 @dataclass
@@ -40,7 +43,9 @@ def after(prefix):
 class Etcd:
     """One server with a data directory of its own."""
 
-    def __init__(self, directory, name="one", extra=(), tls=None, peers=None, initial=None):
+    def __init__(self, directory, name="one", extra=(), tls=None, peers=None, initial=None,
+                 binary=ETCD):
+        self.binary = binary
         self.name = name
         self.directory = directory
         self.tls = tls
@@ -66,7 +71,7 @@ class Etcd:
 
     def arguments(self):
         """The command line of the server."""
-        words = ["etcd", "--name", self.name, "--data-dir", str(self.directory / self.name)]
+        words = [self.binary, "--name", self.name, "--data-dir", str(self.directory / self.name)]
         words += ["--listen-client-urls", self.url, "--advertise-client-urls", self.url]
         words += ["--listen-peer-urls", f"http://127.0.0.1:{self.peer_port}"]
         words += ["--initial-advertise-peer-urls", self.peer_url]
@@ -205,7 +210,8 @@ class Etcd:
 
     def etcdctl_words(self, *words):
         """The command line of etcdctl for this server."""
-        command = ["etcdctl", f"--endpoints={self.url}"]
+        command = ["etcdctl", f"--endpoints={self.url}", "--dial-timeout=20s",
+                   "--command-timeout=20s"]
         if self.tls:
             command += [f"--cacert={self.tls.ca}", f"--cert={self.tls.client_cert}",
                         f"--key={self.tls.client_key}"]
@@ -290,7 +296,6 @@ class Certificates:
         return str(certificate), str(key)
 
 
-def etcd_version():
-    """(major, minor) of the etcd that is installed."""
-    text = run("etcd", "--version").stdout.split()[2]
-    return tuple(int(part) for part in text.split(".")[:2])
+def etcd_version(binary=ETCD):
+    """As text, like 3.4.23."""
+    return checked(binary, "--version").split()[2]

@@ -3,12 +3,16 @@
 
 LATCHFS_BINARY         the daemon under test (default build/src/latchfs)
 LATCHFS_PLAIN_BINARY   a build without sanitizers, for the tests that count (default: the same)
+LATCHFS_ETCD           the server to test on (default: etcd)
+
+`pytest -n 3` runs three tests at a time, see workers.py.
 
 `pytest --reference` runs the tests marked `portable` on a local directory instead of mounts, to
 see that they ask for what every file system does.
 """
 
 import faulthandler
+import functools
 import itertools
 import os
 import re
@@ -21,8 +25,10 @@ from pathlib import Path
 
 import pytest
 
+import etcdserver
 import mounting
 import support
+import workers
 from children import Agent, Holder
 from etcdserver import Certificates, Etcd
 from mounting import Mount
@@ -30,6 +36,8 @@ from support import LONG, PROGRAMS, checked, wait_until
 from wire import Wire
 
 DEFAULT_LIMIT = 90
+# Programs that tests need are built in the setup of the first one.
+SETUP_LIMIT = 300
 
 
 def pytest_addoption(parser):
@@ -38,9 +46,16 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Our own marks."""
+    """Our own marks, and what there is for several processes."""
     config.addinivalue_line("markers", "limit(seconds): how long the test may take")
     config.addinivalue_line("markers", "portable: holds on every local file system too")
+    config.addinivalue_line("markers", "core: for every etcd that is supported")
+    config.pluginmanager.register(workers.Plugin(config), "workers")
+
+
+def pytest_report_header():
+    """What is tested on."""
+    return f"etcd: {etcdserver.etcd_version()}"
 
 
 def pytest_collection_modifyitems(config, items):
@@ -97,7 +112,7 @@ WATCHDOG = Watchdog()
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_setup(item):
     """Limits the setup."""
-    yield from WATCHDOG.phase(DEFAULT_LIMIT)
+    yield from WATCHDOG.phase(SETUP_LIMIT)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -113,20 +128,18 @@ def pytest_runtest_teardown(item):
     yield from WATCHDOG.phase(DEFAULT_LIMIT)
 
 
+def pytest_sessionstart():
+    """The signal the watchdog sends."""
+    signal.signal(signal.SIGALRM, WATCHDOG.interrupted)
+
+
 # What lasts for the whole session.
 
 
-@pytest.fixture(scope="session", autouse=True)
-def machine():
-    """Signals and kernel interfaces the suite relies on."""
-    signal.signal(signal.SIGALRM, WATCHDOG.interrupted)
-    connections = mounting.CONNECTIONS
-    ours = not any(connections.iterdir()) and str(connections) not in support.mounts()
-    if ours:
-        support.run("mount", "-t", "fusectl", "none", connections)
-    yield
-    if ours:
-        support.run("umount", connections)
+@pytest.fixture(scope="session")
+def suite(pytestconfig):
+    """What all processes of the suite share."""
+    return pytestconfig.pluginmanager.get_plugin("workers").suite
 
 
 @pytest.fixture(scope="session")
@@ -151,35 +164,41 @@ def shared_etcd(base):
 
 
 @pytest.fixture(scope="session")
-def programs(base):
+def programs(suite):
     """Our helper programs, built; a dictionary of paths."""
-    place = base / "programs"
-    place.mkdir()
-    names = ("queue", "cycles", "exclusion")
-    for name in names:
-        checked("gcc", "-O1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-o", place / name,
+
+    def build(name, target):
+        checked("gcc", "-O1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-o", target,
                 PROGRAMS / f"{name}.c")
-    return {name: place / name for name in names}
+
+    return {name: suite.once(name, functools.partial(build, name))
+            for name in ("queue", "cycles", "exclusion")}
 
 
 @pytest.fixture(scope="session")
-def go_mutex(base):
+def go_mutex(suite):
     """A Go program that locks with concurrency.Mutex."""
-    target = base / "mutex"
     environment = {
         **os.environ, "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "",
-        "GOCACHE": os.environ.get("LATCHFS_GOCACHE", str(base / "gocache")),
+        "GOCACHE": os.environ.get("LATCHFS_GOCACHE", str(suite.place / "gocache")),
     }
-    checked("/usr/bin/go", "build", "-o", target, PROGRAMS / "mutex.go", env=environment,
-            cwd=base, timeout=300)
-    return target
+
+    def build(target):
+        checked("/usr/bin/go", "build", "-o", target, PROGRAMS / "mutex.go", env=environment,
+                cwd=suite.place, timeout=SETUP_LIMIT)
+
+    return suite.once("mutex", build)
 
 
 @pytest.fixture(scope="session")
-def java_lock(base):
+def java_lock(suite):
     """The command that runs the Java program."""
-    checked("javac", "-d", base / "java", PROGRAMS / "LockFile.java", timeout=120)
-    return ["java", "-XX:TieredStopAtLevel=1", "-cp", str(base / "java"), "LockFile"]
+
+    def build(target):
+        checked("javac", "-d", target, PROGRAMS / "LockFile.java", timeout=SETUP_LIMIT)
+
+    classes = suite.once("java", build)
+    return ["java", "-XX:TieredStopAtLevel=1", "-cp", str(classes), "LockFile"]
 
 
 @pytest.fixture(scope="session")
@@ -286,12 +305,16 @@ class Lab:
 
     def finish(self):
         """Ends everything in an order in which it should end well, and tells what did not."""
-        problems = []
+        problems, interrupted = [], False
         for step in self.steps():
             try:
                 step()
+            except KeyboardInterrupt:
+                interrupted = True
             except Exception as error:  # whatever it is, the other steps must still run
                 problems.append(str(error))
+        if interrupted:
+            raise KeyboardInterrupt
         if not problems:
             shutil.rmtree(self.base, ignore_errors=False)
         return problems

@@ -77,10 +77,24 @@ def checked(*command, **options):
     return done.stdout
 
 
+# Which process of the suite this is, and how many there are (pytest-xdist).
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % WORKERS
+
+ports_given = set()
+
+
 def free_port():
-    """A loopback port nobody listens on, outside the range of outgoing connections."""
+    """A loopback port nobody listens on, outside the range of outgoing connections.
+
+    It may be some time until somebody listens there: no port is given away twice, and each
+    process of the suite has its own.
+    """
     while True:
-        port = random.randrange(20000, 32000)
+        port = random.randrange(20000 + WORKER, 32000, WORKERS)
+        if port in ports_given:
+            continue
+        ports_given.add(port)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -15,6 +15,7 @@ from support import SOON, checked, run, wait_until
 RW = os.O_RDWR | os.O_CREAT
 
 
+@pytest.mark.core
 def test_mkdir_and_rmdir_are_seen_everywhere(pair):
     """A directory made on A is there on B, and gone when B removes it."""
     os.mkdir(pair.a / "d")
@@ -28,6 +29,7 @@ def test_mkdir_and_rmdir_are_seen_everywhere(pair):
         os.rmdir(pair.a / "d")
 
 
+@pytest.mark.core
 def test_rmdir_of_a_directory_in_use(pair, agent):
     """ENOTEMPTY while there is a directory or a lock in it, wherever that is held."""
     one = agent()
@@ -54,6 +56,7 @@ def test_rmdir_and_unlink_mind_the_kind(pair, agent):
     assert one.error("open", pair.b / "missing/y", RW) == errno.ENOENT
 
 
+@pytest.mark.core
 def test_lock_and_directory_exclude_each_other(pair, agent):
     """A handle opened while the name was free cannot lock once a directory stands there."""
     one = agent()
@@ -64,6 +67,7 @@ def test_lock_and_directory_exclude_each_other(pair, agent):
     assert not [key for key in pair.lab.keys("n") if key.lease]
 
 
+@pytest.mark.core
 def test_attributes_of_directories_persist(lab):
     """chmod, chown and utimens are seen on other machines, and by mounts that come later."""
     pair = Pair(lab)
@@ -133,6 +137,27 @@ def test_owner_of_a_new_directory(lab):
     assert (status.st_uid, status.st_gid) == (1234, 2345)
 
 
+def test_group_of_a_directory_in_a_setgid_one(lab):
+    """As on every file system, set-group-ID is inherited, and with it the group."""
+    mount = lab.mount("allow_other")
+    os.mkdir(mount / "d")
+    os.chown(mount / "d", 0, 2345)
+    os.chmod(mount / "d", 0o2777)
+    lab.agent(user=1234, group=1234).mkdir(mount / "d/e")
+    status = os.stat(mount / "d/e")
+    assert (status.st_uid, status.st_gid) == (1234, 2345)
+    assert status.st_mode & stat.S_ISGID
+
+
+def test_fsync_of_a_directory(pair):
+    """Programs that sync a file's directory get what they expect."""
+    os.mkdir(pair.a / "d")
+    fd = os.open(pair.a / "d", os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(fd)
+    os.close(fd)
+
+
+@pytest.mark.core
 def test_deeper_keys_make_a_directory(pair, agent):
     """A lock that another client holds at p/q/r makes p and p/q directories while it is there."""
     pair.lab.etcd.put(f"{pair.lab.prefix}/p/q/r/someone", "")
@@ -165,6 +190,7 @@ def test_names_of_every_shape(pair, agent, name):
     assert pair.b.names(name) == [name]
 
 
+@pytest.mark.core
 def test_name_that_is_not_utf8(pair, agent):
     """A file name is bytes, whatever they are."""
     one, two = agent(), agent()
@@ -203,6 +229,7 @@ def test_deep_directories(pair, agent):
     assert checked("find", pair.b.path, "-type", "f").strip() == str(pair.b / f"{deep}/x")
 
 
+@pytest.mark.core
 def test_names_that_begin_alike(pair, agent):
     """x, x0, x/y and x-y are different things and never show up in each other's directory."""
     one = agent()
@@ -213,6 +240,7 @@ def test_names_that_begin_alike(pair, agent):
     assert pair.b.names("x") == ["y", "yy"]
 
 
+@pytest.mark.alone
 @pytest.mark.limit(240)
 def test_ten_thousand_locks_in_a_directory(pair):
     """10,000 locks of one directory are held together and listed by ls, on both machines."""

@@ -20,6 +20,7 @@ def nonblocking(mount, name):
     return run("flock", "-n", mount / name, "true").returncode
 
 
+@pytest.mark.core
 @pytest.mark.portable
 def test_flock_excludes_the_other_machine(pair, holder):
     """`flock -n` on B fails with 1 while a program holds the lock on A, and works afterwards."""
@@ -30,6 +31,7 @@ def test_flock_excludes_the_other_machine(pair, holder):
     wait_until(lambda: nonblocking(pair.b, "x") == 0, SOON)
 
 
+@pytest.mark.core
 @pytest.mark.portable
 def test_kill_9_of_the_holder_releases_at_once(pair, holder):
     """After kill -9 of the holder and its child B gets the lock now, not after the TTL."""
@@ -76,6 +78,7 @@ def test_closed_lock_is_free_for_the_next_try_on_the_same_machine(pair, agent):
         assert two.attempt(pair.a / "x")
 
 
+@pytest.mark.core
 def test_unlocked_is_free_everywhere(pair, agent):
     """When LOCK_UN returns, a try on any machine finds the lock free."""
     one, two = agent(), agent()
@@ -126,6 +129,7 @@ def test_shell_idiom_with_a_descriptor(pair):
     assert checked("bash", "-c", script, "bash", pair.a / "x", pair.b / "x") == "1\n"
 
 
+@pytest.mark.alone
 @pytest.mark.limit(300)
 def test_forty_contenders_count_to_a_thousand_in_queue_order(pair, holder):
     """Forty times 25 `flock FILE sh -c 'add one'` on both mounts: 1000, granted in queue order."""
@@ -144,6 +148,7 @@ def test_forty_contenders_count_to_a_thousand_in_queue_order(pair, holder):
     assert tokens == sorted(set(tokens)), "granted out of queue order"
 
 
+@pytest.mark.core
 @pytest.mark.portable
 def test_shared_on_both_and_a_writer_waits_for_both(pair, agent):
     """`flock -s` on A and B together; a writer waits until the last of them is gone."""
@@ -190,6 +195,7 @@ def test_readers_behind_a_writer_come_together(pair, agent):
     assert len(pair.lab.keys("x")) == 4
 
 
+@pytest.mark.core
 def test_waiters_are_served_in_order_across_machines(pair, agent):
     """Waiters that came one after the other, on A and B in turn, are granted in that order."""
     first = agent()
@@ -219,6 +225,7 @@ def test_flock_w_gives_up_and_leaves_no_key(pair, holder):
     wait_until(lambda: not pair.lab.keys("x"), SOON, "no key")
 
 
+@pytest.mark.core
 def test_failed_try_leaves_nothing_behind(pair, agent):
     """A try of a busy lock adds nothing to its queue."""
     one, two = agent(), agent()
@@ -229,6 +236,7 @@ def test_failed_try_leaves_nothing_behind(pair, agent):
     assert len(pair.b.queue("x")) == 1
 
 
+@pytest.mark.core
 @pytest.mark.portable
 def test_conversion_gives_up_the_shared_lock_and_queues(pair, agent):
     """LOCK_SH to LOCK_EX waits for the other reader; two that convert do not block each other."""
@@ -299,6 +307,7 @@ def test_open_without_creating_needs_somebody_who_holds(pair, agent):
     assert two.error("open", pair.b / "x", os.O_RDWR) == 0
 
 
+@pytest.mark.core
 def test_default_prefix_and_plain_keys(bare_lab):
     """Without a path the prefix is /latchfs, and `etcdctl get` shows a lock's keys under it."""
     server = bare_lab.own_etcd()

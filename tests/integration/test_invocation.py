@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The command line: what is right works in every form, what is wrong is told in one line."""
 
+import fcntl
 import http.server
 import os
 import re
@@ -461,6 +462,8 @@ def test_name_option_and_host_name(lab):
 def installed():
     """The daemon where mount(8), which has a PATH of its own, finds it as latchfs."""
     place = Path("/usr/local/bin/latchfs")
+    directory = os.open(place.parent, os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)  # other tests do the same
     before = place.is_symlink() or place.exists()
     if before:
         place.rename(f"{place}.before-test")
@@ -469,6 +472,7 @@ def installed():
     place.unlink()
     if before:
         Path(f"{place}.before-test").rename(place)
+    os.close(directory)
 
 
 def test_mount_command(lab, place, background, installed):

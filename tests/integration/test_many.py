@@ -14,6 +14,7 @@ CYCLES = 100_000
 PROCESSES = 16
 
 
+@pytest.mark.alone
 @pytest.mark.limit(240)
 def test_a_thousand_waiters_on_one_lock(pair, agent, programs):
     """1000 processes wait on one lock of one mount: others still answer, all get it in order."""
@@ -54,7 +55,8 @@ def test_killing_a_crowd_of_waiters(pair, agent, programs):
     assert log.read_text(encoding="ascii") == ""
 
 
-@pytest.mark.limit(600)
+@pytest.mark.first
+@pytest.mark.limit(1200)
 def test_nothing_grows_over_many_cycles(bare_lab, programs):
     """100,000 lock cycles in all the ways there are: no descriptor and no memory stays behind."""
     bare_lab.own_etcd(extra=["--auto-compaction-mode", "revision",
@@ -64,7 +66,7 @@ def test_nothing_grows_over_many_cycles(bare_lab, programs):
     rounds = (CYCLES // 50 if sanitized else CYCLES) // PROCESSES
 
     def cycle(each):
-        checked(programs["cycles"], mount.path, PROCESSES, each, timeout=580)
+        checked(programs["cycles"], mount.path, PROCESSES, each, timeout=1150)
         wait_until(lambda: not bare_lab.etcd.count(f"{bare_lab.prefix}/"), SOON, "no keys")
 
     cycle(rounds // 10)

@@ -51,6 +51,7 @@ def no_keys_of(pair, waiter):
     waiter.close(fd)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_with_holders_and_waiters(busy, number):
     """SIGTERM or SIGINT: everything is given back at once, the exit status is 0."""
@@ -104,6 +105,7 @@ def test_unmount_without_users(pair):
     assert len(leases - pair.lab.etcd.leases()) == 1
 
 
+@pytest.mark.core
 def test_kill_9_of_the_daemon(lab):
     """kill -9: nobody is stuck, the keys go with the TTL, a new mount takes the place."""
     a, b = lab.mount(ttl=3, name="a"), lab.mount(name="b")
@@ -129,6 +131,7 @@ def test_kill_9_of_the_daemon(lab):
     assert lab.agent().attempt(again / "x")
 
 
+@pytest.mark.core
 def test_sigterm_while_etcd_is_away(bare_lab):
     """Without its store the daemon still ends in time, frees everybody and leaves no mount."""
     lab, server = bare_lab, bare_lab.own_etcd()
@@ -159,6 +162,7 @@ def test_sigterm_twice(pair):
     pair.a.expected_exit = pair.a.process.returncode
 
 
+@pytest.mark.core
 def test_mount_again_after_the_end(lab):
     """Mounting, locking and ending several times in one directory leaves nothing in the store."""
     for _ in range(5):

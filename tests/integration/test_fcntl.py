@@ -22,6 +22,7 @@ def opened(pair, agent, mount=None, name="x"):
     return who, who.open((mount or pair.a) / name, RW)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("command", [F_SETLK, F_OFD_SETLK])
 def test_record_locks_exclude_the_other_machine(pair, agent, command):
     """Exclusive excludes both kinds, shared only exclusive; unlocking frees at once."""
@@ -37,6 +38,7 @@ def test_record_locks_exclude_the_other_machine(pair, agent, command):
     two.control(b, command, F_WRLCK)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("command", [F_SETLKW, F_OFD_SETLKW])
 def test_record_locks_wait(pair, agent, command):
     """F_SETLKW waits for a holder on the other machine."""
@@ -111,6 +113,7 @@ def test_kill_9_releases(pair, agent, command):
     wait_until(lambda: two.error("control", b, command, F_WRLCK) == 0, SOON)
 
 
+@pytest.mark.core
 def test_getlk_names_a_local_holder(pair, agent):
     """F_GETLK tells type and process of a holder on the same machine."""
     one, a = opened(pair, agent)

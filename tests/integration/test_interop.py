@@ -28,6 +28,7 @@ def go_lock(pair, program, name):
     return pair.lab.holder(program, pair.lab.etcd.url, f"{pair.lab.prefix}/{name}")
 
 
+@pytest.mark.core
 def test_etcdctl_lock_keeps_us_waiting(pair, holder):
     """While `etcdctl lock` holds, flock on B waits or fails, and gets the lock afterwards."""
     foreign = etcdctl_lock(pair, "z").await_held()
@@ -40,6 +41,7 @@ def test_etcdctl_lock_keeps_us_waiting(pair, holder):
     ours.await_held(SOON)
 
 
+@pytest.mark.core
 def test_we_keep_etcdctl_lock_waiting(pair, holder):
     """While flock holds on A, `etcdctl lock` waits."""
     ours = holder("flock", pair.a / "z", *HOLD).await_held()
@@ -64,6 +66,7 @@ def test_etcdctl_lock_runs_a_command_in_turn(pair, agent):
     assert note.read_text(encoding="ascii") == "ran\n"
 
 
+@pytest.mark.core
 def test_foreign_holder_is_shown_as_unknown(pair, agent):
     """A lock held by another client exists here, and its record says what is known: its token."""
     foreign = etcdctl_lock(pair, "z").await_held()
@@ -79,6 +82,7 @@ def test_foreign_holder_is_shown_as_unknown(pair, agent):
     wait_until(lambda: pair.b.names() == [], SOON)
 
 
+@pytest.mark.core
 def test_go_mutex_excludes_us_and_we_it(pair, agent, go_mutex):
     """A Go program on concurrency.Mutex waits for us, and we for it."""
     one, two = agent(), agent()
@@ -96,6 +100,7 @@ def test_go_mutex_excludes_us_and_we_it(pair, agent, go_mutex):
     two.finish(SOON)
 
 
+@pytest.mark.core
 def test_go_mutex_respects_shared_locks(pair, agent, go_mutex):
     """The Go program waits for all our readers; our later readers wait for it."""
     readers = [agent(), agent()]
@@ -153,6 +158,7 @@ def test_garbage_is_a_lock_of_an_unknown_holder(pair, agent, value):
     who.finish(SOON)
 
 
+@pytest.mark.core
 def test_odd_keys_under_the_prefix(pair, agent):
     """Keys of strange shapes neither break listings nor stand in the way of other locks."""
     prefix = pair.lab.prefix
@@ -170,6 +176,7 @@ def test_odd_keys_under_the_prefix(pair, agent):
     assert not two.attempt(pair.b / "fine")
 
 
+@pytest.mark.core
 def test_garbage_in_a_directory_key(pair, agent):
     """A directory whose key nobody can parse is still a directory one can lock in."""
     for number, value in enumerate(GARBAGE[:9]):
@@ -182,6 +189,7 @@ def test_garbage_in_a_directory_key(pair, agent):
         assert os.listdir(pair.b / f"d{number}/dir") == ["x"]
 
 
+@pytest.mark.core
 def test_our_keys_follow_the_protocol(pair, agent):
     """<lease hex>.<sequence hex>, s- before it for shared, JSON as value, the mount's one lease."""
     one, two = agent(), agent()

@@ -13,6 +13,7 @@ from test_fcntl import F_OFD_SETLKW
 RW = os.O_RDWR | os.O_CREAT
 
 
+@pytest.mark.core
 @pytest.mark.portable
 @pytest.mark.parametrize("call", [
     ("flock", LOCK_EX), ("flock", LOCK_SH), ("control", F_SETLKW, F_WRLCK),
@@ -47,6 +48,7 @@ def test_ctrl_c_leaves_the_queue(pair, holder):
     third.await_held(SOON)
 
 
+@pytest.mark.core
 @pytest.mark.portable
 def test_kill_9_of_a_waiter(pair, agent):
     """kill -9 frees a waiting process at once, and its place in the queue."""
@@ -96,6 +98,7 @@ def test_many_interrupted_at_once(pair, agent):
     wait_until(lambda: one.attempt(pair.b / "x"), SOON)
 
 
+@pytest.mark.core
 @pytest.mark.portable
 def test_grant_and_signal_race(pair, agent):
     """Signals that arrive just as the lock comes never lose it or leave it behind."""

@@ -21,6 +21,7 @@ read -r line
 """
 
 
+@pytest.mark.core
 @pytest.mark.portable
 def test_o_excl_takes_and_everybody_else_gets_eexist(pair, agent):
     """O_EXCL on a held name is EEXIST on every machine, at once."""
@@ -31,6 +32,7 @@ def test_o_excl_takes_and_everybody_else_gets_eexist(pair, agent):
     assert os.path.exists(pair.b / "y")
 
 
+@pytest.mark.core
 def test_last_close_frees_the_name(pair, agent):
     """The handle holds the lock: after its last close the name is gone and free."""
     one, two = agent(), agent()
@@ -68,6 +70,7 @@ def test_o_excl_on_a_name_that_is_only_waited_for(pair, agent):
     assert three.error("open", pair.a / "y", EXCL) == errno.EEXIST
 
 
+@pytest.mark.core
 @pytest.mark.portable
 def test_exactly_one_of_many_wins(pair, agent):
     """When many open with O_EXCL at the same time, one gets it and all others EEXIST."""
@@ -85,6 +88,7 @@ def test_exactly_one_of_many_wins(pair, agent):
         assert outcomes.count("won") == 1
 
 
+@pytest.mark.core
 @pytest.mark.portable
 def test_unlink_by_the_holder_releases(pair, agent):
     """The holder removes its lock file: when unlink returns, the name is free everywhere."""
@@ -118,6 +122,7 @@ def test_handle_stays_usable_after_unlink(pair, agent):
     assert pair.b.names() == ["y"]
 
 
+@pytest.mark.core
 def test_unlink_from_another_machine_is_busy(pair, agent):
     """Nobody removes a lock that is held on another machine, however it was taken."""
     one, two = agent(), agent()
@@ -169,6 +174,7 @@ def test_kill_9_of_the_creator_frees(pair, agent, request):
     wait_until(lambda: two.error("open", pair.b / "y", EXCL) == 0, SOON)
 
 
+@pytest.mark.core
 def test_mkdir_as_a_lock(pair, agent):
     """mkdir is atomic over all machines: one succeeds, the others get EEXIST, until rmdir."""
     agents = [agent() for _ in range(8)]
@@ -194,6 +200,7 @@ def test_rename_and_devices_are_refused(pair, agent):
         lambda: os.rename(pair.a / "y", pair.a / "z"),
         lambda: os.mknod(pair.a / "n", 0o600 | 0o020000, os.makedev(1, 3)),
         lambda: os.symlink("y", pair.a / "s"),
+        lambda: os.link(pair.a / "y", pair.a / "l"),
     ):
         with pytest.raises(OSError) as caught:
             call()

@@ -36,6 +36,7 @@ def said_lost(mount):
     wait_until(lambda: "lost" in mount.log().lower(), SOON, "a line about the lost lock")
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("call", ["poll", "epoll"])
 def test_revoked_lease_wakes_poll_and_fails_every_call(pair, agent, call):
     """`etcdctl lease revoke` behind our back: POLLERR|POLLPRI, then EIO from every call."""
@@ -95,6 +96,7 @@ def test_every_kind_of_lock_can_be_lost(pair, agent, how):
     assert one.error("pwrite", fd, b"x", 0) == errno.EIO
 
 
+@pytest.mark.core
 def test_operator_deletes_the_key(pair, agent):
     """`etcdctl del` of the holder's key breaks that lock within an event, and no other."""
     pair.a.expect()
@@ -112,6 +114,7 @@ def test_operator_deletes_the_key(pair, agent):
     said_lost(pair.a)
 
 
+@pytest.mark.core
 def test_operator_deletes_a_waiters_key(pair, agent):
     """A waiter whose key was deleted is not forgotten: it queues again and gets the lock."""
     pair.a.expect()
@@ -128,6 +131,7 @@ def test_operator_deletes_a_waiters_key(pair, agent):
     assert not one.attempt(pair.a / "x")
 
 
+@pytest.mark.core
 def test_waiter_queues_again_under_a_new_lease(pair, agent):
     """A waiting request survives the loss of its mount's lease, and is granted on a live key."""
     pair.b.expect()
@@ -145,6 +149,7 @@ def test_waiter_queues_again_under_a_new_lease(pair, agent):
     assert pair.lab.keys("x")[0].lease != old.lease
 
 
+@pytest.mark.core
 def test_the_next_in_line_gets_a_lost_lock(pair, agent):
     """When the holder's lease is revoked, the waiter on the other machine is granted at once."""
     pair.a.expect()
@@ -202,6 +207,7 @@ def test_stopped_daemon_knows_with_its_first_answer(lab, call):
     pair.a.check()
 
 
+@pytest.mark.core
 def test_stopped_daemon_grants_nothing_from_before(lab):
     """A waiter of a daemon that slept beyond its TTL is not granted on the dead lease."""
     pair = Pair(lab, ttl=2)
@@ -283,6 +289,7 @@ def test_on_loss_error_signals_nobody(pair, agent):
     assert one.ended() is None
 
 
+@pytest.mark.core
 def test_lease_is_kept_alive(lab):
     """With a TTL of 2 s a lock is still held after several TTLs, and nobody says a word."""
     pair = Pair(lab, ttl=2)

@@ -32,6 +32,7 @@ def test_each_excludes_each(pair, agent, first, second, there):
     assert caught.value.errno in expected
 
 
+@pytest.mark.core
 def test_a_handle_is_granted_what_it_has(pair, agent):
     """O_EXCL, then flock and fcntl on the same descriptor: all succeed, and it stays held."""
     one, two = agent(), agent()
@@ -71,6 +72,7 @@ def test_f_unlck_is_free_everywhere(pair, agent):
         two.control(b, F_SETLK, F_UNLCK)
 
 
+@pytest.mark.core
 def test_writers_of_both_families_share_one_queue(pair, agent):
     """flock and fcntl waiters of both machines are granted in the order in which they came."""
     first = agent()

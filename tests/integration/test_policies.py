@@ -63,6 +63,7 @@ def test_names_held_is_the_default(lab):
     assert not os.path.exists(lab.mount("names=held") / "anything")
 
 
+@pytest.mark.core
 def test_open_takes_the_lock(lab, place):
     """open=lock: opening for writing takes the exclusive lock and waits for it."""
     pair, where = place("open", "lock")
@@ -155,6 +156,7 @@ def test_record_no(lab, place):
     assert pair.b.holder(f"{where}x")["pid"] == one.pid
 
 
+@pytest.mark.core
 def test_policies_are_read_back_everywhere(lab):
     """What setfattr sets on A getfattr shows on B and on mounts that come later."""
     pair = Pair(lab)

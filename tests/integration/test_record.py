@@ -23,6 +23,7 @@ def record_of(who, fd):
     return parse_record(who.pread(fd, 4096, 0).decode())
 
 
+@pytest.mark.core
 def test_cat_tells_who_has_it(pair, agent):
     """`cat` on any machine gives the holder's record."""
     one = agent()
@@ -68,6 +69,7 @@ def test_ls_shows_owner_and_time(lab):
         assert line[0].startswith("-rw-rw-rw-") and line[2:4] == ["1234", "2345"]
 
 
+@pytest.mark.core
 def test_tokens_grow(pair, agent):
     """Each next holder's token is larger, on whatever machine and by whatever call."""
     one, two = agent(), agent()
@@ -111,6 +113,7 @@ def test_a_handle_without_a_lock_reads_the_holders_record(pair, agent):
     assert int(record_of(two, fd)["token"]) > int(first["token"])
 
 
+@pytest.mark.core
 def test_attributes_tell_holder_and_queue(pair, agent):
     """user.latchfs.holder and .queue are JSON: who holds, and who waits in which order."""
     one, two, three = agent(), agent(), agent()
@@ -147,6 +150,7 @@ def test_unknown_attributes(pair, agent):
     assert caught.value.errno in (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL)
 
 
+@pytest.mark.core
 def test_what_the_holder_writes_is_read_everywhere(pair, agent):
     """Content replaces the record, for every machine, until the lock is given back."""
     one, two = agent(), agent()
@@ -176,6 +180,15 @@ def test_shell_writes_its_pid(pair):
     assert said[0] == said[1]
 
 
+def test_space_cannot_be_reserved(pair, agent):
+    """fallocate says that it can't, which programs expect of many file systems."""
+    one = agent()
+    fd = one.take(pair.a / "x")
+    done = run("fallocate", "-l", "10", pair.a / "x")
+    assert done.returncode == 1 and "not supported" in done.stderr
+    assert one.write(fd, b"still mine") == 10
+
+
 def test_append_writes_at_the_end(pair, agent):
     """O_APPEND does what it says."""
     one = agent()
@@ -194,6 +207,7 @@ def test_binary_content_survives(pair, agent):
     assert Path(pair.b / "x").read_bytes() == data
 
 
+@pytest.mark.core
 def test_content_limit(pair, agent):
     """64 KiB fit; one byte more is EFBIG, by write and by ftruncate, and changes nothing."""
     one = agent()
@@ -237,6 +251,7 @@ def test_truncation_by_others_is_ignored(pair, agent):
     assert Path(pair.b / "x").read_bytes() == b"mine"
 
 
+@pytest.mark.core
 def test_fsync_confirms(pair, agent):
     """fsync succeeds for a handle that holds, of any mode, and is EINVAL for one that does not."""
     one = agent()

@@ -67,6 +67,7 @@ def credentials(tls):
     return f"cacert={tls.ca},cert={tls.client_cert},key={tls.client_key}"
 
 
+@pytest.mark.core
 def test_tls_with_client_certificate(tls_lab, certificates):
     """https with CA, client certificate and key, given as options."""
     exercise(tls_lab, Pair(tls_lab, credentials(certificates)))
@@ -178,6 +179,7 @@ def login(lab, name="locker"):
     return f"user={name},password_file={secret_file(lab)}"
 
 
+@pytest.mark.core
 def test_user_and_password_file(auth_lab):
     """user= with password_file=."""
     exercise(auth_lab, Pair(auth_lab, login(auth_lab)))
@@ -197,6 +199,7 @@ def test_user_from_the_environment(auth_lab, environment):
     exercise(auth_lab, Pair(auth_lab, environment=environment))
 
 
+@pytest.mark.core
 def test_wrong_password_is_refused(auth_lab):
     """A wrong password, no password, no such user, an unreadable file: no mount."""
     wrong = secret_file(auth_lab, "wrong")
@@ -206,6 +209,7 @@ def test_wrong_password_is_refused(auth_lab):
     refused(auth_lab, "")
 
 
+@pytest.mark.core
 def test_user_without_permission_is_refused(auth_lab):
     """A user who may not touch the prefix is refused at the mount, or at the first lock."""
     mount = auth_lab.mount(f"timeout=3,{login(auth_lab, 'stranger')}", start=False).expect(".")
@@ -220,6 +224,7 @@ def test_user_without_permission_is_refused(auth_lab):
         assert not mount.mounted()
 
 
+@pytest.mark.core
 def test_token_expiry(auth_lab):
     """When etcd no longer knows our token (a restart loses it), a new one is fetched quietly."""
     pair = Pair(auth_lab, login(auth_lab))
@@ -237,6 +242,7 @@ def test_token_expiry(auth_lab):
     exercise(auth_lab, pair)
 
 
+@pytest.mark.core
 def test_permission_taken_away(auth_lab):
     """A role revoked under a running mount: EACCES, not a lock and not a hang."""
     mount = auth_lab.mount(login(auth_lab)).expect()
@@ -252,6 +258,7 @@ def test_permission_taken_away(auth_lab):
     wait_until(lambda: one.error("flock", fd, LOCK_EX | LOCK_NB) == 0)
 
 
+@pytest.mark.core
 def test_a_refused_name_fails_alone(auth_lab, programs):
     """One name that etcd's user may not write, asked for among many that it may."""
     lab, etcd = auth_lab, auth_lab.etcd

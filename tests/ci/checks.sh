@@ -1,0 +1,65 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: MIT
+#
+# What looks at the sources without running them; read by tests/run.
+
+sources() {
+	find src tests/unit "$@" -name '*.[ch]' | sort
+}
+
+tidy() {
+	local files
+
+	mapfile -t files < <(find src -name '*.c' | sort)
+	printf '%s\0' "${files[@]}" | xargs -0 -n 1 -P 2 clang-tidy --quiet -p "$top/clang"
+}
+
+# The loops over utlist's lists look to it as if nothing set their variable.
+cpp_check() {
+	cppcheck --quiet -j 2 --project="$top/clang/compile_commands.json" \
+		--enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+		--suppress=missingIncludeSystem --suppress='*:/usr/*' --suppress=uninitvar
+}
+
+# All of its warnings are errors but one: memory that was put into one of utlist's lists or uthash's
+# tables looks to it as if nobody knew it any more.  The sanitizers and valgrind see such leaks.
+analyzer() {
+	build "$top/analyzer" gcc src/latchfs -Dc_args='-fanalyzer -Wno-analyzer-malloc-leak'
+}
+
+formatted() {
+	local files
+
+	mapfile -t files < <(sources tests/integration/programs tests/bench tests/faults tests/fuzz)
+	clang-format --dry-run -Werror "${files[@]}"
+}
+
+manual() {
+	local output
+
+	output=$(mandoc -Tlint -W warning contrib/man/*.8) || {
+		echo "$output"
+		return 1
+	}
+}
+
+scripts() {
+	local files=() file
+
+	for file in tests/run tests/ci/* tests/campaign tests/bench/run tests/fuzz/run \
+		tests/model/check .ci/run contrib/*; do
+		[ -f "$file" ] && head -n 1 "$file" | grep -q '^#!.*sh' && files+=("$file")
+	done
+	shellcheck -x "${files[@]}"
+}
+
+static_checks() {
+	check "format" formatted
+	check "clang-tidy" tidy
+	check "cppcheck" cpp_check
+	check "gcc's analyzer" analyzer
+	check "layers" tests/layers
+	check "layers, selftest" tests/layers --selftest
+	check "manual page" manual
+	check "shell scripts" scripts
+}

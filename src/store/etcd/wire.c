@@ -135,7 +135,7 @@ void wire_put(struct wire_txn *txn, const char *key, const char *value, uint64_t
 
 void wire_put_again(struct wire_txn *txn, const char *key, const char *value)
 {
-	struct buffer *text = next_operation(txn);
+	struct buffer *text = next_operation(txn, WIRE_PUT);
 
 	buffer_add_string(text, "{\"request_put\":{");
 	add_key(text, key, NULL);

@@ -192,6 +192,13 @@ static struct stake *find_own_stake(const struct request *request)
 	return NULL;
 }
 
+bool stake_may_change(const struct request *request, bool lock)
+{
+	const struct stake *stake = find_own_stake(request);
+
+	return !stake || ranges_may_change(stake->ranges, request->start, request->end, lock);
+}
+
 struct hold *stake_remove(const struct request *request)
 {
 	struct stake *stake = find_own_stake(request);

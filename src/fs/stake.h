@@ -63,6 +63,9 @@ bool stake_is_covered(const struct hold *hold, const struct request *request);
 /* The request got a lock: makes the hold of it, or puts the lock in place of a former one. */
 struct hold *hold_new(struct node *node, struct holding *holding);
 
+/* False if an fcntl request, to lock or else to unlock, would make too many ranges of its owner. */
+bool stake_may_change(const struct request *request, bool lock);
+
 /* Adds the request's reason, once. */
 void stake_add(struct hold *hold, const struct request *request);
 

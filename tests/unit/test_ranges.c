@@ -85,11 +85,34 @@ static void test_whole_file(void **state)
 	assert_null(ranges);
 }
 
+/* What lies side by side is one range; of others there are only so many. */
+static void test_bounded(void **state)
+{
+	struct range *ranges = NULL;
+	uint64_t i;
+
+	for (i = 0; i < RANGES_MAX; i++)
+		ranges_add(&ranges, i, i);
+	assert_non_null(ranges);
+	assert_null(ranges->next);
+	for (i = 1; i < RANGES_MAX; i++) {
+		assert_true(ranges_may_change(ranges, 2 * i, 2 * i, false));
+		ranges_add(&ranges, RANGES_MAX + 2 * i, RANGES_MAX + 2 * i);
+	}
+	assert_false(ranges_may_change(ranges, UINT64_MAX, UINT64_MAX, true));
+	assert_false(ranges_may_change(ranges, 7, 7, false));
+	assert_true(ranges_may_change(ranges, 0, 7, false));
+	assert_true(ranges_may_change(ranges, RANGES_MAX + 3, RANGES_MAX + 3, true));
+	assert_true(ranges_may_change(ranges, 0, UINT64_MAX, true));
+	ranges_clear(&ranges);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_random),
 		cmocka_unit_test(test_whole_file),
+		cmocka_unit_test(test_bounded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

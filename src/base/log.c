@@ -3,9 +3,10 @@
 
 #include <ctype.h>
 #include <stdarg.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <syslog.h>
+
+enum { SILENCE = 60 * 1000 };
 
 static enum log_level max_level = LOG_LEVEL_INFO;
 static bool use_syslog;
@@ -17,13 +18,22 @@ void log_set_level(enum log_level level)
 
 void log_to_syslog(void)
 {
-	openlog("latchfs", LOG_PID, LOG_DAEMON);
+	/* Now, while there is a descriptor for it. */
+	openlog("latchfs", LOG_PID | LOG_NDELAY, LOG_DAEMON);
 	use_syslog = true;
 }
 
 int log_wants(enum log_level level)
 {
 	return level <= max_level;
+}
+
+bool log_is_due(int64_t *last, int64_t now)
+{
+	if (*last && now - *last < SILENCE)
+		return false;
+	*last = now;
+	return true;
 }
 
 /* Names of locks come from anybody: they must not be able to forge a line or drive a terminal. */

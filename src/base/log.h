@@ -6,6 +6,9 @@
  */
 #pragma once
 
+#include <stdbool.h>
+#include <stdint.h>
+
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_TRACE };
 
 /* Lines above this level are dropped.  LOG_LEVEL_INFO at start. */
@@ -18,6 +21,12 @@ void log_line(enum log_level level, const char *format, ...) __attribute__((form
 
 /* True if a line of this level would be written: for traces that cost something to compose. */
 int log_wants(enum log_level level);
+
+/*
+ * For what would be said over and over: true if it was not said in the last minute, and notes then
+ * that it is said now.  Both times in milliseconds, on any clock that is never 0.
+ */
+bool log_is_due(int64_t *last, int64_t now);
 
 #define log_error(...) log_line(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warning(...) log_line(LOG_LEVEL_WARNING, __VA_ARGS__)

@@ -72,6 +72,9 @@ void proc_identify(pid_t tid, struct proc_identity *identity)
 	if (tid <= 0)
 		return;
 	cleanup(close_file) FILE *status = open_proc(tid, "status");
+	/* Without a descriptor to look: most threads are processes. */
+	if (!status && (errno == EMFILE || errno == ENFILE))
+		identity->pid = tid;
 	if (!status)
 		return;
 	identity->pid = (pid_t)read_field(status, "Tgid:", 10, (uint64_t)tid);

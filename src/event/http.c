@@ -4,6 +4,9 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
 #include <utlist.h>
 
 #include "base/buffer.h"
@@ -13,10 +16,13 @@
 
 /* etcd's headers have about two hundred bytes. */
 enum { MAX_HEADERS = 64 * 1024 };
+/* Connections that a pool keeps, used or not: their number is what bounds its descriptors. */
+enum { MAX_CONNECTIONS = 8 };
 
 struct http_pool {
 	struct loop *loop;
 	CURLM *multi;
+	unsigned int spared;      /* descriptors that it leaves to others */
 	struct loop_timer timer;  /* libcurl's own deadline */
 	struct loop_task harvest; /* looks for finished transfers, outside of libcurl */
 	struct http_request *requests;
@@ -40,6 +46,7 @@ struct http_request {
 	size_t max_size, header_size;
 	int fault; /* -errno of what we could not put up with, and why in words */
 	const char *fault_reason;
+	int shortage; /* -errno, if no socket could be opened */
 	http_data_fn *on_data;
 	http_done_fn *on_done;
 	void *user;
@@ -79,6 +86,30 @@ static size_t on_header(char *data, size_t size, size_t count, void *user)
 	if (request->header_size > MAX_HEADERS)
 		return refuse(request, -EPROTO, "the answer's header is too large");
 	return size * count;
+}
+
+/* The lowest free number is what a new descriptor gets, so it tells how many there are. */
+static bool is_spared(const struct http_pool *pool, int fd)
+{
+	struct rlimit limit;
+
+	return pool->spared && getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+	       (rlim_t)fd + pool->spared >= limit.rlim_cur;
+}
+
+static curl_socket_t on_open(void *user, curlsocktype purpose, struct curl_sockaddr *address)
+{
+	struct http_request *request = user;
+	int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+
+	if (fd >= 0 && is_spared(request->pool, fd)) {
+		close(fd);
+		fd = -1;
+		errno = EMFILE;
+	}
+	if (fd < 0 && http_is_shortage(-errno))
+		request->shortage = -errno;
+	return fd < 0 ? CURL_SOCKET_BAD : fd;
 }
 
 static int on_timer(CURLM *multi, long timeout, void *user)
@@ -200,6 +231,11 @@ static void deliver_streams(struct http_pool *pool)
 	}
 }
 
+bool http_is_shortage(int error)
+{
+	return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM;
+}
+
 static int to_errno(CURLcode code)
 {
 	switch ((int)code) {
@@ -228,6 +264,8 @@ static void finish(struct http_request *request, CURLcode code)
 {
 	if (code == CURLE_FILESIZE_EXCEEDED)
 		(void)refuse(request, -EFBIG, too_large);
+	if (code == CURLE_COULDNT_CONNECT && request->shortage)
+		(void)refuse(request, request->shortage, strerror(-request->shortage));
 	struct http_result result = {
 		.error = request->fault ? request->fault : to_errno(code),
 		.status = (int)status_of(request),
@@ -270,11 +308,12 @@ static void on_harvest(struct loop_task *task)
 
 /* --- the interface --- */
 
-struct http_pool *http_pool_new(struct loop *loop, const struct http_tls *tls)
+struct http_pool *http_pool_new(struct loop *loop, const struct http_tls *tls, unsigned int spared)
 {
 	struct http_pool *pool = xzalloc(sizeof(*pool));
 
 	pool->loop = loop;
+	pool->spared = spared;
 	pool->multi = curl_multi_init();
 	if (!pool->multi) {
 		free(pool);
@@ -285,6 +324,7 @@ struct http_pool *http_pool_new(struct loop *loop, const struct http_tls *tls)
 	pool->ca_file = xstrdup(tls->ca_file);
 	pool->cert_file = xstrdup(tls->cert_file);
 	pool->key_file = xstrdup(tls->key_file);
+	curl_multi_setopt(pool->multi, CURLMOPT_MAXCONNECTS, (long)MAX_CONNECTIONS);
 	curl_multi_setopt(pool->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
 	curl_multi_setopt(pool->multi, CURLMOPT_SOCKETDATA, pool);
 	curl_multi_setopt(pool->multi, CURLMOPT_TIMERFUNCTION, on_timer);
@@ -360,6 +400,8 @@ static struct http_request *request_new(struct http_pool *pool)
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 5L);
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 2L);
+	curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open);
+	curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, request);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_write);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, request);
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
@@ -381,6 +423,7 @@ struct http_request *http_start(struct http_pool *pool, const struct http_call *
 	request->max_size = call->max_size;
 	request->header_size = 0;
 	request->fault = 0;
+	request->shortage = 0;
 	request->on_data = call->on_data;
 	request->on_done = call->on_done;
 	request->user = call->user;

@@ -33,9 +33,14 @@ struct http_result {
 	size_t size;
 };
 
-/* error: -ETIMEDOUT, -ECONNREFUSED, -EFBIG (over the limit), -EPROTO (TLS, endless headers),
- * -ECONNRESET, ... */
+/*
+ * error: -ETIMEDOUT, -ECONNREFUSED, -EFBIG (over the limit), -EPROTO (TLS, endless headers),
+ * -ECONNRESET, ...; or a shortage of this process or machine, see http_is_shortage.
+ */
 typedef void http_done_fn(void *user, const struct http_result *result);
+
+/* True for -EMFILE and its like, which say nothing about the peer. */
+bool http_is_shortage(int error);
 
 /* Bytes of a streamed answer with status 200.  The request may be cancelled in here. */
 typedef void http_data_fn(void *user, const char *data, size_t size);
@@ -54,8 +59,11 @@ struct http_call {
 	void *user;
 };
 
-/* tls is copied.  Returns NULL if libcurl can't be set up. */
-struct http_pool *http_pool_new(struct loop *loop, const struct http_tls *tls);
+/*
+ * tls is copied.  spared: how many of the descriptors that the process may have open the pool
+ * leaves to others, which need them more.  Returns NULL if libcurl can't be set up.
+ */
+struct http_pool *http_pool_new(struct loop *loop, const struct http_tls *tls, unsigned int spared);
 
 /* Cancels what is in flight. */
 void http_pool_free(struct http_pool *pool);

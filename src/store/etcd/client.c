@@ -22,13 +22,21 @@ enum {
 	BREATH = 1000,       /* between any two */
 };
 
-/* How many requests a lane has in flight at most. */
-enum { LANE_WIDTH = 8 };
+enum {
+	/* How many requests a lane has in flight at most. */
+	LANE_WIDTH = 8,
+	/* For how long it has fewer when there were no descriptors for more connections. */
+	NARROW_FOR = 1000,
+	/* Descriptors that only renewals may use, and what they need: names, certificates. */
+	SPARED = 8,
+};
 
 struct lane {
 	struct http_pool *pool;
 	struct etcd_call *queue;
-	unsigned int in_flight;
+	unsigned int in_flight, width;
+	int64_t widen_at;       /* if it is narrow */
+	unsigned int shortages; /* since the last answer */
 };
 
 struct endpoint {
@@ -60,6 +68,7 @@ struct etcd_client {
 
 	char complaint[REASON_SIZE]; /* what was logged last of a refusal, and when */
 	int64_t complained_at;
+	int64_t shortage_told_at;
 };
 
 int etcd_backoff(unsigned int failures)
@@ -228,6 +237,35 @@ static void complain(struct etcd_client *client, const char *what, const char *m
 	log_warning("%s: %s", what, message);
 }
 
+/*
+ * Nothing was sent.  One that finds others of its lane under way has their connections when they
+ * have been answered; renewals wait for nobody.
+ */
+static void wait_for_room(struct etcd_call *call, const char *reason)
+{
+	struct etcd_client *client = call->client;
+	struct lane *lane = &client->lanes[call->lane];
+
+	if (log_is_due(&client->shortage_told_at, loop_clock()))
+		log_warning("no connection to etcd can be opened: %s", reason);
+	detach(call);
+	call->attempts--;
+	if (lane->in_flight && call->lane != ETCD_LANE_LEASE) {
+		lane->width = lane->in_flight;
+		lane->widen_at = loop_clock() + NARROW_FOR;
+		enter(call, ETCD_CALL_QUEUED, 0);
+	} else {
+		enter(call, ETCD_CALL_PAUSED, loop_clock() + etcd_backoff(lane->shortages++));
+	}
+}
+
+static void lane_answered(struct lane *lane)
+{
+	lane->shortages = 0;
+	if (lane->width < LANE_WIDTH && loop_clock() >= lane->widen_at)
+		lane->width = LANE_WIDTH;
+}
+
 static void handle_refusal(struct etcd_call *call, int status, const char *body)
 {
 	struct etcd_client *client = call->client;
@@ -306,12 +344,15 @@ static void on_http_done(void *user, const struct http_result *result)
 		copy_string(client->last_error, sizeof(client->last_error), result->reason);
 		complain(client, "etcd's answer can't be read", result->reason);
 		finish(call, -EIO);
+	} else if (http_is_shortage(result->error)) {
+		wait_for_room(call, result->reason);
 	} else if (result->error) {
 		endpoint_failed(client, call->endpoint, result->error, result->reason);
 		repeat(call);
 	} else if (result->status != 200) {
 		handle_refusal(call, result->status, result->body);
 	} else {
+		lane_answered(&client->lanes[call->lane]);
 		handle_answer(call, result->body, result->size);
 	}
 }
@@ -371,7 +412,7 @@ static void pump(struct etcd_client *client, enum etcd_lane lane)
 {
 	struct lane *l = &client->lanes[lane];
 
-	while (l->queue && l->in_flight < LANE_WIDTH) {
+	while (l->queue && l->in_flight < l->width) {
 		struct etcd_call *call = l->queue;
 		if (client->user && !client->authorization && !client->auth_off &&
 			call != &client->auth_call)
@@ -451,9 +492,11 @@ struct etcd_client *etcd_client_new(struct loop *loop, const struct etcd_client_
 	client->reachable = true;
 	client->events = events;
 	client->user_data = user;
-	client->stream_pool = http_pool_new(loop, &tls);
+	client->stream_pool = http_pool_new(loop, &tls, SPARED);
 	for (int i = 0; i < ETCD_LANES; i++) {
-		client->lanes[i].pool = http_pool_new(loop, &tls);
+		client->lanes[i].width = LANE_WIDTH;
+		client->lanes[i].pool =
+			http_pool_new(loop, &tls, i == ETCD_LANE_LEASE ? 0 : SPARED);
 		complete = complete && client->lanes[i].pool;
 	}
 	if (complete && client->stream_pool)

@@ -51,7 +51,8 @@ static void test_watch_request(void **state)
 {
 	assert_body(wire_watch("a", "b", 18),
 		"{\"create_request\":{\"key\":\"YQ==\",\"range_end\":\"Yg==\","
-		"\"start_revision\":\"18\",\"filters\":[\"NOPUT\"],\"progress_notify\":true}}");
+		"\"start_revision\":\"18\",\"filters\":[\"NOPUT\"],\"progress_notify\":true,"
+		"\"fragment\":true}}");
 }
 
 static void test_join_request(void **state)
@@ -277,12 +278,15 @@ static void test_watch(void **state)
 
 	assert_int_equal(
 		wire_parse_watch("{\"result\":{" HEADER ",\"created\":true}}", &message), 0);
-	assert_true(message.created && !message.canceled);
+	assert_true(message.created && !message.canceled && !message.is_fragment);
 	assert_int_equal(message.revision, 17);
 	assert_int_equal(message.deleted.count, 0);
 	/* Progress: nothing but a header. */
 	assert_int_equal(wire_parse_watch("{\"result\":{" HEADER "}}", &message), 0);
 	assert_true(!message.created && !message.canceled);
+	assert_int_equal(
+		wire_parse_watch("{\"result\":{" HEADER ",\"fragment\":true}}", &message), 0);
+	assert_true(message.is_fragment);
 	/* Puts have no type, for it would be zero, or should they have one it is not DELETE. */
 	assert_int_equal(wire_parse_watch(deleted, &message), 0);
 	assert_int_equal(message.deleted.count, 2);

@@ -71,7 +71,7 @@ static void reopen(struct etcd_watch *watch)
 			watch->loop, &watch->timer, loop_clock() + etcd_backoff(watch->failures));
 }
 
-static void failed(struct etcd_watch *watch, const char *reason)
+static void broke(struct etcd_watch *watch, const char *reason)
 {
 	int64_t now = loop_clock();
 
@@ -84,8 +84,14 @@ static void failed(struct etcd_watch *watch, const char *reason)
 		log_trace("the watch at %s: %s", watch->endpoint, reason);
 	}
 	close_stream(watch);
-	etcd_client_blame(watch->client, watch->endpoint);
 	loop_timer_arm(watch->loop, &watch->timer, now + etcd_backoff(watch->failures++));
+}
+
+/* By the member's fault. */
+static void failed(struct etcd_watch *watch, const char *reason)
+{
+	etcd_client_blame(watch->client, watch->endpoint);
+	broke(watch, reason);
 }
 
 /* What is between our revision and the store's can't be had. */
@@ -144,13 +150,16 @@ static void canceled(struct etcd_watch *watch, const struct wire_watch_message *
 	failed(watch, message->error.message);
 }
 
-static void on_deletes(struct etcd_watch *watch, const struct wire_kvs *deleted)
+static void on_deletes(struct etcd_watch *watch, const struct wire_watch_message *message)
 {
+	const struct wire_kvs *deleted = &message->deleted;
+
 	if (deleted->kv[0].modified < watch->next) {
 		begin_anew(watch, went_back);
 		return;
 	}
-	watch->next = deleted->kv[deleted->count - 1].modified + 1;
+	/* Of a revision whose events are not complete all would have to come again. */
+	watch->next = deleted->kv[deleted->count - 1].modified + !message->is_fragment;
 	for (size_t i = 0; i < deleted->count; i++) {
 		const struct wire_kv *kv = &deleted->kv[i];
 		watch->events->deleted(watch, kv->key, kv->key_size, kv->modified);
@@ -166,7 +175,7 @@ static void on_message(struct etcd_watch *watch, const struct wire_watch_message
 	else if (!watch->is_open)
 		failed(watch, "there was news before it was open");
 	else if (message->deleted.count)
-		on_deletes(watch, &message->deleted);
+		on_deletes(watch, message);
 	else if (message->revision >= watch->next)
 		/* Without events it says that everything up to its revision has been told. */
 		watch->next = message->revision + 1;
@@ -212,6 +221,7 @@ static void on_data(void *user, const char *data, size_t size)
 	size_t searched = text.size;
 
 	if (text.size + size > ETCD_LARGE_ANSWER) {
+		watch->next = 0; /* it would come again and again */
 		failed(watch, "a message is too large");
 		return;
 	}
@@ -233,13 +243,18 @@ static void on_done(void *user, const struct http_result *result)
 		reopen(watch);
 		return;
 	}
+	if (result->error == -EFBIG)
+		watch->next = 0;
 	if (result->error)
 		copy_string(error.message, sizeof(error.message), result->reason);
 	else if (result->status != 200)
 		wire_parse_error(result->body, result->status, &error);
 	if (result->status != 200 && error.kind == WIRE_ERROR_TOKEN)
 		etcd_client_token_refused(watch->client);
-	failed(watch, error.message);
+	if (http_is_shortage(result->error))
+		broke(watch, error.message);
+	else
+		failed(watch, error.message);
 }
 
 void etcd_watch_init(struct etcd_watch *watch, struct loop *loop, struct etcd_client *client,

@@ -57,7 +57,8 @@ char *wire_watch(const char *first, const char *end, uint64_t from)
 	buffer_add_string(&text, "{\"create_request\":{");
 	add_key(&text, first, end);
 	buffer_addf(&text, ",\"start_revision\":\"%" PRIu64 "\",\"filters\":[\"NOPUT\"]", from);
-	buffer_add_string(&text, ",\"progress_notify\":true}}");
+	/* Else all that goes with a lease comes in one message, however large. */
+	buffer_add_string(&text, ",\"progress_notify\":true,\"fragment\":true}}");
 	return buffer_take(&text);
 }
 

@@ -158,6 +158,7 @@ void wire_kvs_fini(struct wire_kvs *kvs);
 
 struct wire_watch_message {
 	bool created, canceled;
+	bool is_fragment;      /* there are more events of the last one's revision */
 	uint64_t revision;     /* of the header: everything up to it has been told; 0 if canceled */
 	uint64_t compacted_to; /* not 0: the revision asked for does not exist any more */
 	struct wire_error error; /* if canceled, or the stream failed */

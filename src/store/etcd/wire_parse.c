@@ -448,6 +448,7 @@ int wire_parse_watch(const char *line, struct wire_watch_message *message)
 		return parse_stream_error(error, message);
 	message->created = json_expect_bool(result, "created", &bad);
 	message->canceled = json_expect_bool(result, "canceled", &bad);
+	message->is_fragment = json_expect_bool(result, "fragment", &bad);
 	message->compacted_to = expect_revision(result, "compact_revision", &bad);
 	/* 0 where the watch's revision was compacted. */
 	message->revision =

@@ -18,6 +18,11 @@ static struct rival *rival_of(struct lock_entry *entry)
 	return container_of(entry, struct rival, entry);
 }
 
+static bool is_waiting(const struct lock_entry *entry)
+{
+	return entry->claim && entry->claim->state == CLAIM_WAITING;
+}
+
 /* Puts it in its place; most belong at the end. */
 static void view_insert(struct lock *lock, struct lock_entry *entry)
 {
@@ -29,11 +34,20 @@ static void view_insert(struct lock *lock, struct lock_entry *entry)
 		DL_APPEND_ELEM(lock->view, after, entry);
 	else
 		DL_PREPEND(lock->view, entry);
+	lock->exclusive += !entry->shared;
+	lock->waiting += is_waiting(entry);
+}
+
+static void view_remove(struct lock *lock, struct lock_entry *entry)
+{
+	DL_DELETE(lock->view, entry);
+	lock->exclusive -= !entry->shared;
+	lock->waiting -= is_waiting(entry);
 }
 
 static void drop_rival(struct lock *lock, struct lock_entry *entry)
 {
-	DL_DELETE(lock->view, entry);
+	view_remove(lock, entry);
 	lock->ops->drop(rival_of(entry));
 }
 
@@ -50,15 +64,16 @@ static bool has_rival(const struct lock *lock, const struct rival *rival)
 	return false;
 }
 
+/* Nobody has two places of one id at a time; and who goes is mostly the first. */
 static void bury(struct lock *lock, const struct rival *tomb)
 {
-	struct lock_entry *e, *next;
+	struct lock_entry *e;
 
-	DL_FOREACH_SAFE(lock->view, e, next) {
-		if (e->token >= tomb->entry.token)
-			break;
-		if (!e->claim && strcmp(rival_of(e)->id, tomb->id) == 0)
+	for (e = lock->view; e && e->token < tomb->entry.token; e = e->next) {
+		if (!e->claim && strcmp(rival_of(e)->id, tomb->id) == 0) {
 			drop_rival(lock, e);
+			return;
+		}
 	}
 }
 
@@ -101,6 +116,7 @@ static void answer(struct claim *claim, int result)
 
 static void grant(struct claim *claim)
 {
+	claim->lock->waiting -= claim->state == CLAIM_WAITING;
 	claim->state = CLAIM_HELD;
 	answer(claim, CLAIM_GRANTED);
 }
@@ -127,17 +143,35 @@ static bool may_be_preceded(const struct lock *lock, const struct claim *claim)
 	return false;
 }
 
+/* Where all places are shared nobody is in anybody's way; those that wait are the last. */
+static void grant_shared(struct lock *lock)
+{
+	struct lock_entry *e = lock->view->prev;
+
+	for (size_t left = lock->waiting; left; e = e->prev) {
+		if (!is_waiting(e))
+			continue;
+		left--;
+		if (!may_be_preceded(lock, e->claim))
+			grant(e->claim);
+	}
+}
+
 /* Grants whatever has nobody in its way.  Nothing behind an exclusive place and another can be. */
 static void evaluate(struct lock *lock)
 {
 	size_t before = 0, exclusive_before = 0;
 
-	if (lock->suspended)
+	if (lock->suspended || !lock->waiting)
 		return;
+	if (!lock->exclusive) {
+		grant_shared(lock);
+		return;
+	}
 	for (struct lock_entry *e = lock->view; e && (before < 2 || !exclusive_before);
 		e = e->next) {
 		struct claim *claim = e->claim;
-		if (claim && claim->state == CLAIM_WAITING &&
+		if (is_waiting(e) &&
 			(claim->shared ? exclusive_before : before - is_replacing(claim)) == 0 &&
 			!may_be_preceded(lock, claim))
 			grant(claim);
@@ -196,6 +230,8 @@ static bool is_busy_here(const struct lock *lock, const struct claim *claim)
 {
 	const struct lock_entry *e;
 
+	if (claim->shared && !lock->exclusive)
+		return false;
 	DL_FOREACH(lock->view, e) {
 		if (e->claim && e->claim != claim->replaces && !(claim->shared && e->shared))
 			return true;
@@ -337,7 +373,7 @@ void lock_leave(struct lock *lock, struct claim *claim, int result)
 		break;
 	case CLAIM_WAITING:
 	case CLAIM_HELD:
-		DL_DELETE(lock->view, &claim->entry);
+		view_remove(lock, &claim->entry);
 		leave_place(lock, claim);
 		evaluate(lock);
 		break;
@@ -434,7 +470,7 @@ void lock_gone(struct lock *lock, struct claim *claim)
 {
 	if (claim->state != CLAIM_HELD && claim->state != CLAIM_WAITING)
 		return;
-	DL_DELETE(lock->view, &claim->entry);
+	view_remove(lock, &claim->entry);
 	if (claim->state == CLAIM_HELD) {
 		claim->state = CLAIM_LOST;
 		lock->ops->lost(claim);
@@ -492,7 +528,7 @@ void lock_suspend(struct lock *lock)
 		struct claim *claim = e->claim;
 		if (!claim)
 			continue;
-		DL_DELETE(lock->view, e);
+		view_remove(lock, e);
 		if (claim->state == CLAIM_HELD) {
 			claim->state = CLAIM_LOST;
 			lock->ops->lost(claim);

@@ -98,6 +98,8 @@ struct lock_ops {
 struct lock {
 	const struct lock_ops *ops;
 	struct lock_entry *view;
+	size_t exclusive;       /* places in it, of anybody */
+	size_t waiting;         /* claims in it that are not held */
 	uint64_t known;         /* the view is complete up to this token */
 	struct claim *entering; /* CLAIM_NEW, in the order of arrival */
 	struct claim *trying;   /* CLAIM_JOINING, as a try */

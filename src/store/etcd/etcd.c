@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <utlist.h>
 
@@ -204,13 +205,11 @@ static void on_checked(struct etcd_call *call, int result)
 		etcd_lease_renew(&etcd->lease);
 		return;
 	}
-	if (result)
-		return;
 	/* Whether it is gone is for a renewal to find out: this answer may be out of date. */
-	if (etcd->check_ttl > 0)
-		compare_places(etcd, &etcd->check_keys);
-	else
+	if (!result && etcd->check_ttl <= 0)
 		etcd_lease_renew(&etcd->lease);
+	else if (!result)
+		compare_places(etcd, &etcd->check_keys);
 	wire_kvs_fini(&etcd->check_keys);
 	etcd->store.events->recheck(etcd->store.user);
 }
@@ -239,6 +238,15 @@ static void check_now(struct etcd *etcd)
 
 /* --- the watch --- */
 
+/* True for an id that this session has given out, and never will again. */
+static bool is_of_session(const struct etcd *etcd, const char *id)
+{
+	char text[STORE_ID_SIZE];
+	int size = snprintf(text, sizeof(text), "%" PRIx64 ".", etcd->lease.id);
+
+	return etcd->lease.id && strncmp(key_id_lease(id), text, (size_t)size) == 0;
+}
+
 static void on_deleted(struct etcd_watch *watch, const char *key, size_t size, uint64_t revision)
 {
 	struct etcd *etcd = container_of(watch, struct etcd, watch);
@@ -252,6 +260,8 @@ static void on_deleted(struct etcd_watch *watch, const char *key, size_t size, u
 		return;
 	}
 	place = etcd_find_place(etcd, below, id);
+	if (!place && is_of_session(etcd, id))
+		return; /* given back, which the answer has told before */
 	if (!place)
 		etcd->store.events->removed(etcd->store.user, below, id, revision);
 	else if (place->token && place->token < revision && place->leaving)

@@ -63,6 +63,11 @@ char *key_split_place(char *below)
 	return slash + 1;
 }
 
+const char *key_id_lease(const char *id)
+{
+	return key_id_is_shared(id) ? id + strlen(shared_mark) : id;
+}
+
 bool key_id_is_shared(const char *id)
 {
 	return strncmp(id, shared_mark, strlen(shared_mark)) == 0;

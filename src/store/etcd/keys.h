@@ -36,5 +36,8 @@ char *key_place_id(const char *prefix, const char *path, const char *key, size_t
  * Returns the ID within `below`, or NULL if it is not the key of a place. */
 char *key_split_place(char *below);
 
+/* Where, in a place's id, the lease stands that is part of it; as ours have it. */
+const char *key_id_lease(const char *id);
+
 bool key_id_is_shared(const char *id);
 bool key_id_is_symlink(const char *id);

@@ -43,6 +43,7 @@ struct fs {
 	struct lockspace *space;
 	struct fs_options options;
 	struct node *nodes; /* by inode number */
+	size_t busy_nodes;  /* of these, that are open, or directories */
 	struct node *root;
 	struct request *requests; /* not answered yet */
 	struct keep *keeps;       /* locks that need no open file */

@@ -5,6 +5,7 @@
 
 #include "base/util.h"
 #include "event/loop.h"
+#include "fs/fs.h"
 #include "fs/node.h"
 #include "fs/request.h"
 
@@ -20,14 +21,18 @@ struct handle *handle_new(const struct request *request, struct node *node, int 
 	handle->policy = node_policy(node);
 	handle->opened_at = loop_clock();
 	proc_identify(request->pid, &handle->opener);
+	node->fs->busy_nodes += !node->handles && !node->is_directory;
 	DL_APPEND(node->handles, handle);
 	return handle;
 }
 
 void handle_free(struct handle *handle)
 {
-	DL_DELETE(handle->node->handles, handle);
-	node_unref(handle->node, 1);
+	struct node *node = handle->node;
+
+	DL_DELETE(node->handles, handle);
+	node->fs->busy_nodes -= !node->handles && !node->is_directory;
+	node_unref(node, 1);
 	if (handle->poll)
 		poll_free(handle->poll);
 	handle_clear_names(handle);

@@ -24,6 +24,7 @@ struct handle {
 	struct stake *stakes;       /* taken through it */
 	struct keep *keep;          /* whose own it is; NULL: the kernel's */
 	int64_t opened_at;          /* on loop_clock() */
+	struct request *pending;    /* that wait for a lock */
 
 	/* What reading began with, so that a reader in small pieces gets one whole. */
 	char *text; /* owned */

@@ -177,17 +177,42 @@ void lock_refuse(struct request *request, int error)
 }
 
 /* Others that wait with the same handle or owner have what they want as well: they look again. */
-static void wake_sharers(struct node *node, const struct hold *hold)
+static void wake_sharer(const struct hold *hold, struct request *request)
 {
+	if (!hold_is_shared_by(
+		    hold, request->handle, (enum stake_kind)request->kind, request->owner))
+		return;
+	request->retry = true;
+	lockspace_cancel(request->holding);
+}
+
+static void wake_sharers(const struct hold *hold)
+{
+	const struct stake *stake;
 	struct request *request;
 
-	DL_FOREACH2(node->pending, request, pending_next) {
-		if (!hold_is_shared_by(
-			    hold, request->handle, (enum stake_kind)request->kind, request->owner))
+	DL_FOREACH(hold->stakes, stake) {
+		DL_FOREACH2(stake->handle->pending, request, pending_next)
+			wake_sharer(hold, request);
+		if (stake->kind != STAKE_FCNTL)
 			continue;
-		request->retry = true;
-		lockspace_cancel(request->holding);
+		DL_FOREACH2(hold->node->pending, request, fcntl_next)
+			wake_sharer(hold, request);
 	}
+}
+
+static void add_pending(struct request *request)
+{
+	DL_APPEND2(request->handle->pending, request, pending_prev, pending_next);
+	if (request->kind == STAKE_FCNTL)
+		DL_APPEND2(request->node->pending, request, fcntl_prev, fcntl_next);
+}
+
+static void remove_pending(struct request *request)
+{
+	DL_DELETE2(request->handle->pending, request, pending_prev, pending_next);
+	if (request->kind == STAKE_FCNTL)
+		DL_DELETE2(request->node->pending, request, fcntl_prev, fcntl_next);
 }
 
 static void on_since_written(void *user, int result)
@@ -234,7 +259,7 @@ static void granted(struct request *request, struct holding *holding)
 		lock_refuse(request, -EPERM);
 		return;
 	}
-	wake_sharers(node, hold);
+	wake_sharers(hold);
 	request->next(request);
 }
 
@@ -257,7 +282,7 @@ static void on_taken(void *user, int result)
 	struct request *request = user;
 	struct holding *holding = take(request->holding);
 
-	DL_DELETE2(request->node->pending, request, pending_prev, pending_next);
+	remove_pending(request);
 	if (result == CLAIM_GRANTED) {
 		granted(request, holding);
 	} else if (result == -EINTR && request->retry) {
@@ -290,7 +315,7 @@ static void ask(struct request *request, struct holding *replaces)
 		.on_lost = on_lost,
 		.user = request};
 	request->holding = lockspace_take(request->fs->space, &take_request);
-	DL_APPEND2(request->node->pending, request, pending_prev, pending_next);
+	add_pending(request);
 	if (!take_request.try && !request->interruptible) {
 		request->interruptible = true;
 		request_on_interrupt(request, on_interrupt);
@@ -383,6 +408,10 @@ void fs_setlk(struct request *request, struct handle *handle, uint64_t owner, in
 	request->wait = wait;
 	request->exclusive = type == F_WRLCK;
 	request->next = reply_success;
+	if (!stake_may_change(request, type != F_UNLCK)) {
+		reply_error(request, -ENOSPC);
+		return;
+	}
 	if (type != F_UNLCK) {
 		lock_for_request(request);
 		return;

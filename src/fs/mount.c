@@ -27,6 +27,8 @@ enum {
 	MAX_BACKGROUND = 60000,
 	/* Requests taken from the kernel before other descriptors get their turn. */
 	REQUESTS_PER_TURN = 64,
+	/* Nodes that nobody has open and the kernel need not forget. */
+	MAX_IDLE_NODES = 1000,
 };
 
 struct mount {
@@ -610,6 +612,12 @@ int mount_attach(struct mount *mount)
 	mount->watch.fd = fuse_session_fd(mount->session);
 	fcntl(mount->watch.fd, F_SETFL, O_NONBLOCK);
 	return loop_fd_add(mount->fs.loop, &mount->watch, LOOP_READ);
+}
+
+void mount_tidy(struct mount *mount)
+{
+	if (mount->mounted && nodes_idle(&mount->fs) > MAX_IDLE_NODES)
+		reaper_forget_names(mount->reaper);
 }
 
 void mount_detach(struct mount *mount)

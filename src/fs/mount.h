@@ -31,6 +31,9 @@ int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
 /* Mounts.  Returns 0, or -errno after logging what is wrong. */
 int mount_attach(struct mount *mount);
 
+/* For every now and again: has the kernel forget names if they are many. */
+void mount_tidy(struct mount *mount);
+
 /* Unmounts, also while files are open: whoever has one open gets ENOTCONN from now on, and whoever
  * waits ECONNABORTED.  Harmless if it is not mounted. */
 void mount_detach(struct mount *mount);

@@ -88,6 +88,7 @@ struct node *node_get(struct fs *fs, struct node *parent, const char *path, enum
 		if (parent)
 			node_ref(parent);
 		HASH_ADD(hh, fs->nodes, inode, sizeof(node->inode), node);
+		fs->busy_nodes += is_directory;
 	}
 	node_ref(node);
 	return node;
@@ -100,6 +101,7 @@ void node_ref(struct node *node)
 
 static void node_free(struct node *node)
 {
+	node->fs->busy_nodes -= node->is_directory;
 	HASH_DEL(node->fs->nodes, node);
 	free(node->path);
 	free(node);
@@ -234,6 +236,11 @@ void node_unlink(struct node *node)
 		node->twin->twin = NULL;
 	node->twin = NULL;
 	node->shown_inode = 0;
+}
+
+size_t nodes_idle(const struct fs *fs)
+{
+	return HASH_COUNT(fs->nodes) - fs->busy_nodes;
 }
 
 char *node_child_path(const struct node *directory, const char *name)

@@ -41,7 +41,7 @@ struct node {
 	struct handle *handles;
 	struct hold *holds;      /* locks of it that are held here */
 	size_t fcntl_stakes;     /* in these */
-	struct request *pending; /* requests that wait for it */
+	struct request *pending; /* fcntl requests that wait for it */
 
 	struct store_directory directory; /* as read last */
 	int64_t read_at;                  /* on loop_clock(); 0 = never */
@@ -87,6 +87,9 @@ uint64_t node_shown_inode(const struct node *node);
 void node_link(struct node *source, struct node *node);
 /* The node's lock is given back; its twin is on its own. */
 void node_unlink(struct node *node);
+
+/* How many nodes of locks the kernel remembers though nobody has them open. */
+size_t nodes_idle(const struct fs *fs);
 
 /* path/name; the caller frees it. */
 char *node_child_path(const struct node *directory, const char *name);

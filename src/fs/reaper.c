@@ -14,9 +14,9 @@
 #include "base/log.h"
 #include "base/proc.h"
 
-/* What is sent: first the device, then that it is not needed any more. */
 struct message {
-	dev_t device;
+	enum { ARM, FORGET_NAMES, DISMISS } what;
+	dev_t device; /* of ARM */
 };
 
 static void unmount(const char *mount_point)
@@ -27,17 +27,38 @@ static void unmount(const char *mount_point)
 	execlp("fusermount3", "fusermount3", "-u", "-z", "-q", "--", mount_point, (char *)NULL);
 }
 
+static bool is_mounted(const char *mount_point, dev_t device)
+{
+	dev_t now;
+
+	return proc_mount_device(mount_point, &now) && now == device;
+}
+
+/* To change no option of it, but the kernel drops what it remembers before it looks at that. */
+static void forget_names(const char *mount_point)
+{
+	int fd = fspick(AT_FDCWD, mount_point, FSPICK_CLOEXEC | FSPICK_NO_AUTOMOUNT);
+
+	if (fd < 0)
+		return;
+	fsconfig(fd, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0);
+	close(fd);
+}
+
 static void reap(int fd, const char *mount_point)
 {
 	struct message message;
-	dev_t device, now;
+	dev_t device = 0;
 
-	if (recv(fd, &message, sizeof(message), 0) != (ssize_t)sizeof(message))
-		return;
-	device = message.device;
-	if (recv(fd, &message, sizeof(message), 0) > 0)
-		return;
-	if (proc_mount_device(mount_point, &now) && now == device)
+	while (recv(fd, &message, sizeof(message), 0) == (ssize_t)sizeof(message)) {
+		if (message.what == DISMISS)
+			return;
+		if (message.what == ARM)
+			device = message.device;
+		else if (is_mounted(mount_point, device))
+			forget_names(mount_point);
+	}
+	if (device && is_mounted(mount_point, device))
 		unmount(mount_point);
 }
 
@@ -88,15 +109,24 @@ int reaper_start(const char *mount_point)
 
 void reaper_arm(int fd, dev_t device)
 {
-	struct message message = {.device = device};
+	struct message message = {.what = ARM, .device = device};
 
 	if (fd >= 0 && send(fd, &message, sizeof(message), MSG_NOSIGNAL) < 0)
 		log_warning("nobody will unmount if this process is killed");
 }
 
+void reaper_forget_names(int fd)
+{
+	struct message message = {.what = FORGET_NAMES};
+
+	/* If it has not done the last one yet, this is not needed. */
+	if (fd >= 0)
+		(void)send(fd, &message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 void reaper_dismiss(int fd)
 {
-	struct message message = {0};
+	struct message message = {.what = DISMISS};
 
 	if (fd < 0)
 		return;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A small process that unmounts what a killed daemon leaves behind.
+ * A small process that does to the mount what the daemon itself can't: it unmounts what a killed
+ * daemon leaves behind, and has the kernel forget names.
  *
  * FUSE's own auto_unmount does the same by the mount point's name alone; when a new daemon has
  * mounted there before the old one has ended, it takes away the new mount, and programs lock plain
@@ -17,6 +18,13 @@ int reaper_start(const char *mount_point);
 
 /* From now on the mount is to be removed when this process dies. */
 void reaper_arm(int fd, dev_t device);
+
+/*
+ * Has the kernel drop the names of the mount that it only remembers, so that it forgets their
+ * nodes: by itself it does so when it needs the memory, which it can't know to be the daemon's as
+ * well. Without effect if the daemon does not run as root.
+ */
+void reaper_forget_names(int fd);
 
 /* The mount has ended in order; closes the descriptor, which may be negative. */
 void reaper_dismiss(int fd);

@@ -55,7 +55,8 @@ struct request {
 	bool interruptible; /* request_on_interrupt was called */
 	bool downgrade;     /* from exclusive to shared, if nobody waits who would mind */
 	bool retry;         /* another request of the handle got the lock: look again */
-	struct request *pending_prev, *pending_next; /* in node->pending */
+	struct request *pending_prev, *pending_next; /* in handle->pending */
+	struct request *fcntl_prev, *fcntl_next;     /* in node->pending */
 
 	void (*on_interrupt)(struct request *request);
 	struct request *prev, *next_request; /* in fs->requests */

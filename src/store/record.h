@@ -35,6 +35,7 @@ struct record {
 	char *symlink;        /* the text, if the lock is a symbolic link; owned; else NULL */
 	char *content;        /* what the holder has written; owned; NULL if nothing */
 	size_t content_size;
+	uint64_t version; /* counted by who changes it, if it is to be known what was stored */
 };
 
 /* Frees what the record owns and empties it. */

@@ -43,6 +43,9 @@ struct store_place {
 
 	/* Set by the store when it has joined. */
 	uint64_t token;
+	/* Set by the store when it writes: of the record, which may be newer than when it was asked
+	 * to. */
+	uint64_t written_version;
 
 	/* The store's own. */
 	char id[STORE_ID_SIZE]; /* its name in the queue; never used again */
@@ -191,7 +194,7 @@ struct store_ops {
 	/* Asks whether the place is there now: 0, STORE_GONE, STORE_LOST. */
 	void (*confirm)(
 		struct store *store, struct store_place *place, store_done_fn *fn, void *user);
-	/* Stores place->record anew: 0, STORE_GONE, STORE_LOST. */
+	/* Stores place->record, as it is when this is sent: 0, STORE_GONE, STORE_LOST. */
 	void (*write)(
 		struct store *store, struct store_place *place, store_done_fn *fn, void *user);
 	/*

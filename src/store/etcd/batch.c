@@ -127,6 +127,13 @@ static size_t weight_of(const struct etcd_op *op)
 	return operations ? operations : 1;
 }
 
+static void complete(struct etcd_op *op)
+{
+	if (op->complete)
+		op->complete(op);
+	op->complete = NULL;
+}
+
 static struct etcd_batch *gather(struct etcd_line *line)
 {
 	struct etcd *etcd = line->etcd;
@@ -140,6 +147,7 @@ static struct etcd_batch *gather(struct etcd_line *line)
 	batch->shapes = xzalloc(etcd->batch_max * sizeof(batch->shapes[0]));
 	DL_FOREACH_SAFE2(line->waiting, op, next, waiting_next)
 	{
+		complete(op);
 		text += wire_part_size(&op->txn);
 		operations += weight_of(op);
 		bool is_full = operations > etcd->batch_max || text > MAX_TEXT;

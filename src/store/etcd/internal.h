@@ -62,6 +62,8 @@ struct etcd_op {
 	int verdict;
 	enum etcd_batch_kind batch_kind;
 	bool goes_alone;
+	/* Or NULL: adds to txn, when it is about to be sent, what is too large to be kept. */
+	void (*complete)(struct etcd_op *op);
 	struct etcd_batch *batch; /* NULL: it waits for one */
 	size_t batch_place;
 	struct etcd_op *waiting_prev, *waiting_next; /* in line->waiting */

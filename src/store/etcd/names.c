@@ -236,7 +236,9 @@ static void on_listed(struct etcd_op *op, int error, const struct wire_result *a
 
 	if (!error)
 		error = read_page(op, kvs);
-	if (!error && kvs->more && op->name_count < MAX_NAMES)
+	if (!error && op->name_count > MAX_NAMES)
+		error = -EFBIG;
+	if (!error && kvs->more)
 		send_list(op);
 	else
 		answer_list(op, error);

@@ -407,14 +407,20 @@ void etcd_confirm(struct store *store, struct store_place *place, store_done_fn 
 	etcd_op_send_timed(op, &txn, ETCD_BATCH_ANY);
 }
 
+static void add_record(struct etcd_op *op)
+{
+	op->place->written_version = op->place->record->version;
+	put_place(&op->txn, op, op->place);
+}
+
 void etcd_write(struct store *store, struct store_place *place, store_done_fn *fn, void *user)
 {
 	struct wire_txn txn = {0};
 	struct etcd_op *op = place_op(store, place, on_written, user);
 
 	op->done = fn;
+	op->complete = add_record;
 	wire_if_created(&txn, op->key, place->token);
-	put_place(&txn, op, place);
 	etcd_op_send_timed(op, &txn, ETCD_BATCH_SOLE);
 }
 

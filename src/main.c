@@ -27,6 +27,8 @@
  *
  *     lock/           locks
  *       lockspace     all locks of a mount, driven by the store
+ *       contents      what holders write, and how much that may be
+ *       waiters       who waits for what is being done anyway
  *       lock          one lock's queue, as a state machine without I/O
  *
  *     store/          where locks are kept
@@ -47,7 +49,7 @@
  *       loop          descriptors, deadlines, signals
  *       http          libcurl on the loop
  *
- *     base/           util, buffer, base64, log, proc
+ *     base/           util, buffer, base64, log, memory, proc
  *
  * A program that locks a file: fs/mount -> fs/locks -> lock/lockspace -> lock/lock, which asks for
  * a place -> store/etcd/places -> batch -> client -> http.  The answer comes back the same way, or,
@@ -58,8 +60,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #ifdef HAVE_SYSTEMD
@@ -67,6 +69,7 @@
 #endif
 
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/util.h"
 #include "event/loop.h"
 #include "fs/mount.h"
@@ -74,12 +77,15 @@
 #include "options.h"
 #include "store/etcd/etcd.h"
 
+enum { TIDY_EVERY = 10 * 1000 };
+
 struct program {
 	struct options options;
 	struct loop *loop;
 	struct store *store;
 	struct lockspace *space;
 	struct mount *mount;
+	struct loop_timer tidy_timer;
 	int ready_fd; /* to the process that waits for us to get going; -1 = none */
 	bool ready, stopping;
 	int status; /* to exit with */
@@ -214,6 +220,8 @@ static int create_parts(struct program *program)
 		.prefix = options->store.prefix,
 		.ttl = options->ttl,
 	};
+	struct lockspace_limits limits = {.claims = (size_t)options->max_claims,
+		.content = (size_t)options->max_content * 1024 * 1024};
 	struct fs_options fs = {.host = options->host,
 		.mount_point = options->mount_point,
 		.policy = options->policy};
@@ -230,7 +238,7 @@ static int create_parts(struct program *program)
 		log_error("libcurl can't be set up");
 		return -EIO;
 	}
-	program->space = lockspace_new(program->loop, program->store, options->timeout);
+	program->space = lockspace_new(program->loop, program->store, options->timeout, &limits);
 	return mount_new(program->loop, program->store, program->space, &fs, options->fuse_argc,
 		options->fuse_argv, &mount_events, program, &program->mount);
 }
@@ -244,26 +252,46 @@ static void free_parts(struct program *program)
 	loop_free(program->loop);
 }
 
-/* A renewal must not wait for a page to come back from swap. */
-static void lock_memory(void)
+static void on_tidy(struct loop_timer *timer)
 {
-#ifndef __SANITIZE_ADDRESS__
-	/* With less than all rights, what is allocated later could fail. */
-	if (geteuid() == 0 && mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
-		log_info("memory is not locked: %s", strerror(errno));
-#endif
+	struct program *program = container_of(timer, struct program, tidy_timer);
+
+	mount_tidy(program->mount);
+	memory_tidy();
+	loop_timer_arm(timer->loop, timer, loop_clock() + TIDY_EVERY);
+}
+
+/*
+ * Descriptors are needed for connections to etcd, and for nothing that grows with the locks; so
+ * what is missing can be told at once.  Without those for all connections there is less speed.
+ */
+static int check_file_limit(void)
+{
+	enum { NEEDED = 32, WANTED = 64 };
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= WANTED)
+		return 0;
+	limit.rlim_cur = limit.rlim_max < WANTED ? limit.rlim_max : WANTED;
+	if (limit.rlim_cur >= NEEDED)
+		return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? -errno : 0;
+	log_error("%llu open files are too few, at least %d are needed (ulimit -n, LimitNOFILE)",
+		(unsigned long long)limit.rlim_cur, NEEDED);
+	return -EMFILE;
 }
 
 static int serve(struct program *program)
 {
 	signal(SIGPIPE, SIG_IGN);
 	srandom((unsigned int)getpid() ^ (unsigned int)loop_clock());
-	lock_memory();
+	memory_init();
 	/* Until it runs there is one line to say, and that is why it does not. */
 	log_set_level(program->options.trace ? LOG_LEVEL_TRACE : LOG_LEVEL_ERROR);
 	program->status = EXIT_FAILURE;
-	if (create_parts(program) == 0) {
+	if (check_file_limit() == 0 && create_parts(program) == 0) {
 		program->store->ops->start(program->store, on_store_started, program);
+		program->tidy_timer.fn = on_tidy;
+		loop_timer_arm(program->loop, &program->tidy_timer, loop_clock() + TIDY_EVERY);
 		if (loop_run(program->loop) < 0)
 			program->status = EXIT_FAILURE;
 	}

@@ -22,6 +22,10 @@ enum {
 	MAX_TTL = 86400,
 	DEFAULT_TIMEOUT = 5,
 	MAX_TIMEOUT = 3600,
+	DEFAULT_CLAIMS = 100000,
+	MAX_CLAIMS = 100000000,
+	DEFAULT_CONTENT = 256, /* MiB */
+	MAX_CONTENT = 65536,
 	MAX_PASSWORD = 4096,
 	MAX_NAME = 255, /* bytes */
 };
@@ -41,6 +45,8 @@ enum key {
 	KEY_PASSWORD_FILE,
 	KEY_PASSWORD,
 	KEY_NAME,
+	KEY_MAX_CLAIMS,
+	KEY_MAX_CONTENT,
 	KEY_POLICY,
 	KEY_IGNORED,
 };
@@ -63,6 +69,8 @@ static const struct fuse_opt table[] = {
 	FUSE_OPT_KEY("password=", KEY_PASSWORD),
 	FUSE_OPT_KEY("password", KEY_PASSWORD),
 	FUSE_OPT_KEY("name=", KEY_NAME),
+	FUSE_OPT_KEY("max_claims=", KEY_MAX_CLAIMS),
+	FUSE_OPT_KEY("max_content=", KEY_MAX_CONTENT),
 	FUSE_OPT_KEY("hold=", KEY_POLICY),
 	FUSE_OPT_KEY("names=", KEY_POLICY),
 	FUSE_OPT_KEY("open=", KEY_POLICY),
@@ -183,6 +191,8 @@ static char **text_of(struct parsing *parsing, enum key key)
 	case KEY_TRACE:
 	case KEY_TTL:
 	case KEY_TIMEOUT:
+	case KEY_MAX_CLAIMS:
+	case KEY_MAX_CONTENT:
 	case KEY_PASSWORD:
 	case KEY_POLICY:
 	case KEY_IGNORED:
@@ -215,6 +225,10 @@ static int set_option(
 		return set_number(&options->timeout, argument, value, 1, MAX_TIMEOUT, "seconds");
 	case KEY_PASSWORD:
 		return fail("a password must not stand on a command line", "use password_file=");
+	case KEY_MAX_CLAIMS:
+		return set_number(&options->max_claims, argument, value, 1, MAX_CLAIMS, "claims");
+	case KEY_MAX_CONTENT:
+		return set_number(&options->max_content, argument, value, 0, MAX_CONTENT, "MiB");
 	case KEY_POLICY:
 		return set_policy(options, argument, value);
 	case KEY_PREFIX:
@@ -464,7 +478,10 @@ int options_parse(struct options *options, int argc, char **argv)
 	struct parsing parsing = {.options = options};
 	int error = 0;
 
-	*options = (struct options){.ttl = DEFAULT_TTL, .timeout = DEFAULT_TIMEOUT};
+	*options = (struct options){.ttl = DEFAULT_TTL,
+		.timeout = DEFAULT_TIMEOUT,
+		.max_claims = DEFAULT_CLAIMS,
+		.max_content = DEFAULT_CONTENT};
 	fuse_set_log_func(on_fuse_log);
 	if (fuse_opt_parse(&args, &parsing, table, on_option) < 0)
 		error = -EINVAL;
@@ -519,6 +536,8 @@ void options_print_help(void)
 	      "  -o user=NAME, password_file=FILE\n"
 	      "                        who we are to the store\n"
 	      "  -o name=NAME          this node's name in records (the host name)\n"
+	      "  -o max_claims=NUMBER  of locks held or waited for at once (100000)\n"
+	      "  -o max_content=MIB    that all lock files' contents may have together (256)\n"
 	      "  -o names=held|always, open=plain|lock, record=yes|no, on_loss=error|term|kill,\n"
 	      "     hold=close|process|name, dirs=keep|lease\n"
 	      "                        policies of the root directory\n"

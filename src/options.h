@@ -22,6 +22,8 @@ struct options {
 	char *host;            /* this node's name */
 	int ttl;               /* seconds */
 	int timeout;           /* milliseconds */
+	int max_claims;
+	int max_content; /* MiB */
 	struct store_policy policy;
 
 	/* FUSE's own options: a program name, then "-o", option, ... */

@@ -133,12 +133,14 @@ static void set_lock_attr(struct request *request, off_t size, bool set_size)
 {
 	struct hold *hold = request->handle ? keep_hold_for(request->handle)
 					    : keep_hold_of(request->node, request->uid);
+	bool has_content = hold && !hold->lost && !lockspace_is_shared(hold->holding);
+	int error = set_size ? content_check(has_content ? hold : NULL, size) : 0;
 
 	if (set_size && hold && hold->lost)
-		reply_error(request, -EIO);
-	else if (set_size && content_check(size))
-		reply_error(request, content_check(size));
-	else if (set_size && hold && !lockspace_is_shared(hold->holding))
+		error = -EIO;
+	if (error)
+		reply_error(request, error);
+	else if (set_size && has_content)
 		content_truncate(hold, size, on_truncated, request);
 	else
 		get_attr(request);

@@ -4,27 +4,15 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/util.h"
 #include "fs/stake.h"
 #include "lock/lockspace.h"
 #include "store/record.h"
 
-int content_check(off_t end)
+int content_check(const struct hold *hold, off_t end)
 {
-	return end < 0 || end > RECORD_MAX_CONTENT ? -EFBIG : 0;
-}
-
-static void resize(struct record *record, size_t size)
-{
-	if (!size) {
-		free(take(record->content));
-	} else {
-		record->content = xrealloc(record->content, size, 1);
-		if (size > record->content_size)
-			memset(record->content + record->content_size, 0,
-				size - record->content_size);
-	}
-	record->content_size = size;
+	if (end < 0 || end > RECORD_MAX_CONTENT)
+		return -EFBIG;
+	return !hold || lockspace_has_room(hold->holding, (size_t)end) ? 0 : -ENOSPC;
 }
 
 void content_write(struct hold *hold, const char *data, size_t size, off_t offset,
@@ -34,7 +22,7 @@ void content_write(struct hold *hold, const char *data, size_t size, off_t offse
 	size_t end = (size_t)offset + size;
 
 	if (end > record->content_size)
-		resize(record, end);
+		lockspace_resize(hold->holding, end);
 	if (size)
 		memcpy(record->content + offset, data, size);
 	lockspace_write(hold->holding, fn, user);
@@ -42,6 +30,6 @@ void content_write(struct hold *hold, const char *data, size_t size, off_t offse
 
 void content_truncate(struct hold *hold, off_t size, content_done_fn *fn, void *user)
 {
-	resize(lockspace_record(hold->holding), (size_t)size);
+	lockspace_resize(hold->holding, (size_t)size);
 	lockspace_write(hold->holding, fn, user);
 }

@@ -9,8 +9,11 @@ struct hold;
 
 typedef void content_done_fn(void *user, int result);
 
-/* 0, or -EFBIG if the content may not reach up to there. */
-int content_check(off_t end);
+/*
+ * 0, or why the content may not reach up to there: -EFBIG, or -ENOSPC if all together would be too
+ * much.  hold: whose content it is; NULL if it will not be changed.
+ */
+int content_check(const struct hold *hold, off_t end);
 
 /*
  * Both change the content, within what content_check allows, and have the store keep it; fn gets 0

@@ -90,10 +90,12 @@ void fs_release(struct request *request, struct handle *handle)
 
 static void reply_part(struct request *request)
 {
-	const struct handle *handle = request->handle;
+	struct handle *handle = request->handle;
 	size_t offset = (size_t)request->offset;
 
 	if (offset >= handle->text_size) {
+		/* Who has read it all may keep the file open for long. */
+		handle_set_text(handle, NULL, 0);
 		reply_data(request, NULL, 0);
 		return;
 	}
@@ -199,8 +201,10 @@ void fs_write(struct request *request, struct handle *handle, const char *data, 
 	/* The kernel's idea of the end counts the record, which is not content. */
 	if (append)
 		offset = (off_t)lockspace_record(hold->holding)->content_size;
-	if (offset > RECORD_MAX_CONTENT || content_check(offset + (off_t)size))
-		reply_error(request, -EFBIG);
+	int error =
+		offset > RECORD_MAX_CONTENT ? -EFBIG : content_check(hold, offset + (off_t)size);
+	if (error)
+		reply_error(request, error);
 	else
 		content_write(hold, data, size, offset, on_written, request);
 }

@@ -8,104 +8,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "event/loop.h"
-
-/* Somebody who waits for what is being done anyway. */
-struct waiter {
-	lockspace_done_fn *fn;
-	void *user;
-	uint64_t version; /* of the record: the write that is waited for */
-	struct waiter *prev, *next;
-};
-
-/* One name with something local going on: there is one while it has claims or is read. */
-struct named_lock {
-	struct lock lock;
-	struct lockspace *space;
-	char *path;
-	bool is_read; /* a read of the queue is under way */
-	UT_hash_handle hh;
-};
-
-struct holding {
-	struct lockspace *space;
-	struct claim claim;
-	struct store_place place;
-	struct record record;
-	struct named_lock *named;
-	struct loop_timer timer; /* the end of a try's patience */
-
-	lockspace_taken_fn *on_taken;
-	lockspace_lost_fn *on_lost;
-	void *user;
-
-	/* The answer, until it is delivered. */
-	bool answer_pending;
-	int result;
-	struct holding *prev, *next; /* in space->answers */
-	struct holding *all_prev, *all_next;
-	struct holding *leaving_prev, *leaving_next;
-	uint64_t leave; /* its number */
-
-	struct waiter *released; /* wait for the place to be left */
-	uint64_t version;        /* of the record */
-	uint64_t writing;        /* version that is on its way to the store; 0 = none */
-	struct waiter *writers;
-};
-
-struct lockspace {
-	struct loop *loop;
-	struct store *store;
-	int timeout;
-	struct named_lock *locks; /* by path */
-	struct holding *answers;
-	struct holding *all;
-	struct holding *leaving; /* whose place is being given back */
-	uint64_t leaves;         /* so far */
-	struct loop_task deliver;
-	struct waiter *done; /* to be told 0 in the next turn */
-	bool suspended;
-};
-
-/* --- waiters --- */
-
-static void add_waiter(struct waiter **list, lockspace_done_fn *fn, void *user, uint64_t version)
-{
-	struct waiter *waiter = xzalloc(sizeof(*waiter));
-
-	waiter->fn = fn;
-	waiter->user = user;
-	waiter->version = version;
-	DL_APPEND(*list, waiter);
-}
-
-/* Tells those that wait for a version up to this one. */
-static void tell_waiters(struct waiter **list, uint64_t version, int result)
-{
-	struct waiter *mine = NULL, *waiter, *next;
-
-	DL_FOREACH_SAFE(*list, waiter, next) {
-		if (waiter->version > version)
-			continue;
-		DL_DELETE(*list, waiter);
-		DL_APPEND(mine, waiter);
-	}
-	while (mine) {
-		waiter = mine;
-		DL_DELETE(mine, waiter);
-		waiter->fn(waiter->user, result);
-		free(waiter);
-	}
-}
-
-static void free_waiters(struct waiter **list)
-{
-	struct waiter *waiter, *next;
-
-	DL_FOREACH_SAFE(*list, waiter, next) {
-		DL_DELETE(*list, waiter);
-		free(waiter);
-	}
-}
+#include "lock/internal.h"
 
 /* The waiters are told 0 in the next turn. */
 static void tell_later(struct lockspace *space, struct waiter **list)
@@ -215,6 +118,13 @@ static void op_place(struct claim *claim)
 			on_joined, holding);
 }
 
+/* From now on it does not take a place that somebody else could have. */
+static void uncount(struct holding *holding)
+{
+	holding->space->claims -= holding->counted;
+	holding->counted = false;
+}
+
 static void on_left(void *user, int result)
 {
 	struct holding *holding = user;
@@ -230,6 +140,9 @@ static void op_leave(struct claim *claim)
 	struct holding *holding = holding_of(claim);
 	struct store *store = holding->space->store;
 
+	uncount(holding);
+	if (!holding->writing)
+		lockspace_resize(holding, 0);
 	holding->leave = ++holding->space->leaves;
 	DL_APPEND2(holding->space->leaving, holding, leaving_prev, leaving_next);
 	store->ops->leave(store, &holding->place, on_left, holding);
@@ -264,23 +177,26 @@ static void op_lost(struct claim *claim)
 	holding->on_lost(holding->user);
 }
 
-static void holding_free(struct holding *holding)
+void holding_free(struct holding *holding)
 {
 	loop_timer_disarm(&holding->timer);
 	tell_later(holding->space, &holding->released);
 	DL_DELETE2(holding->space->all, holding, all_prev, all_next);
+	uncount(holding);
+	lockspace_resize(holding, 0);
 	record_fini(&holding->record);
 	free(holding);
 }
 
-static bool may_be_freed(const struct holding *holding)
+bool holding_may_be_freed(const struct holding *holding)
 {
 	return holding->claim.state == CLAIM_OVER && !holding->answer_pending && !holding->writing;
 }
 
 static void op_over(struct claim *claim)
 {
-	if (may_be_freed(holding_of(claim)))
+	uncount(holding_of(claim));
+	if (holding_may_be_freed(holding_of(claim)))
 		holding_free(holding_of(claim));
 }
 
@@ -315,7 +231,7 @@ static void deliver(struct holding *holding)
 		named_settled(named);
 	}
 	holding->answer_pending = false;
-	if (may_be_freed(holding))
+	if (holding_may_be_freed(holding))
 		holding_free(holding);
 	/* May release it, and with that free it. */
 	fn(user, result);
@@ -326,7 +242,7 @@ static void on_deliver(struct loop_task *task)
 	struct lockspace *space = container_of(task, struct lockspace, deliver);
 	struct waiter *done = take(space->done);
 
-	tell_waiters(&done, UINT64_MAX, 0);
+	waiters_tell(&done, UINT64_MAX, 0);
 	while (space->answers) {
 		struct holding *holding = space->answers;
 		DL_DELETE(space->answers, holding);
@@ -444,13 +360,15 @@ static const struct store_events store_events = {
 
 /* --- the interface --- */
 
-struct lockspace *lockspace_new(struct loop *loop, struct store *store, int timeout)
+struct lockspace *lockspace_new(
+	struct loop *loop, struct store *store, int timeout, const struct lockspace_limits *limits)
 {
 	struct lockspace *space = xzalloc(sizeof(*space));
 
 	space->loop = loop;
 	space->store = store;
 	space->timeout = timeout;
+	space->limits = *limits;
 	space->suspended = true;
 	space->deliver.fn = on_deliver;
 	store->events = &store_events;
@@ -466,8 +384,8 @@ static void free_holdings(struct lockspace *space)
 			DL_DELETE(holding->claim.lock->view, &holding->claim.entry);
 		if (holding->claim.state != CLAIM_OVER)
 			holding->claim.lock->claims--;
-		free_waiters(&holding->released);
-		free_waiters(&holding->writers);
+		waiters_free(&holding->released);
+		waiters_free(&holding->writers);
 		holding_free(holding);
 	}
 }
@@ -485,7 +403,7 @@ void lockspace_free(struct lockspace *space)
 		free(named->path);
 		free(named);
 	}
-	free_waiters(&space->done);
+	waiters_free(&space->done);
 	loop_undefer(space->loop, &space->deliver);
 	free(space);
 }
@@ -499,24 +417,51 @@ static void on_try_timeout(struct loop_timer *timer)
 	named_settled(named);
 }
 
-struct holding *lockspace_take(struct lockspace *space, const struct lockspace_request *request)
+/* One that replaces another comes in its stead. */
+static bool has_room_for(struct lockspace *space, const struct lockspace_request *request)
+{
+	if (request->replaces || space->claims < space->limits.claims)
+		return true;
+	if (log_is_due(&space->claims_complained_at, loop_clock()))
+		log_warning("%zu locks are held or waited for (max_claims): asking for more fails "
+			    "with ENOSPC",
+			space->claims);
+	return false;
+}
+
+static struct holding *holding_new(struct lockspace *space, const struct lockspace_request *request)
 {
 	struct holding *holding = xzalloc(sizeof(*holding));
 
 	holding->space = space;
 	DL_APPEND2(space->all, holding, all_prev, all_next);
-	holding->named = get_named(space, request->path);
 	holding->on_taken = request->on_taken;
 	holding->on_lost = request->on_lost;
 	holding->user = request->user;
 	holding->timer.fn = on_try_timeout;
 	record_copy(&holding->record, request->record);
-	holding->place.path = holding->named->path;
+	space->content += holding->record.content_size;
 	holding->place.shared = request->shared;
 	holding->place.record = &holding->record;
+	holding->claim.state = CLAIM_OVER;
 	holding->claim.shared = request->shared;
 	holding->claim.try = request->try;
 	holding->claim.replaces = request->replaces ? &request->replaces->claim : NULL;
+	return holding;
+}
+
+struct holding *lockspace_take(struct lockspace *space, const struct lockspace_request *request)
+{
+	struct holding *holding = holding_new(space, request);
+
+	if (!has_room_for(space, request)) {
+		op_answer(&holding->claim, -ENOSPC);
+		return holding;
+	}
+	space->claims++;
+	holding->counted = true;
+	holding->named = get_named(space, request->path);
+	holding->place.path = holding->named->path;
 	if (request->try) {
 		bool reachable = space->store->ops->reachable(space->store);
 		loop_timer_arm(space->loop, &holding->timer,
@@ -546,7 +491,7 @@ void lockspace_await(struct holding *leaving, lockspace_done_fn *on_done, void *
 {
 	struct lockspace *space = leaving->space;
 
-	add_waiter(&leaving->released, on_done, user, 0);
+	waiters_add(&leaving->released, on_done, user, 0);
 	if (!space->store->ops->reachable(space->store))
 		tell_later(space, &leaving->released);
 }
@@ -559,67 +504,6 @@ void lockspace_release(struct holding *holding, lockspace_done_fn *on_done, void
 		lockspace_await(holding, on_done, user);
 	lock_leave(&named->lock, &holding->claim, -EINTR);
 	named_settled(named);
-}
-
-struct confirmation {
-	lockspace_done_fn *fn;
-	void *user;
-};
-
-static void on_confirmed(void *user, int result)
-{
-	struct confirmation *confirmation = user;
-
-	confirmation->fn(confirmation->user, result ? -EIO : 0);
-	free(confirmation);
-}
-
-void lockspace_confirm(struct holding *holding, lockspace_done_fn *on_done, void *user)
-{
-	struct store *store = holding->space->store;
-	struct confirmation *confirmation = xzalloc(sizeof(*confirmation));
-
-	confirmation->fn = on_done;
-	confirmation->user = user;
-	store->ops->confirm(store, &holding->place, on_confirmed, confirmation);
-}
-
-struct record *lockspace_record(struct holding *holding)
-{
-	return &holding->record;
-}
-
-static void on_written(void *user, int result);
-
-static void start_write(struct holding *holding)
-{
-	struct store *store = holding->space->store;
-
-	holding->writing = holding->version;
-	store->ops->write(store, &holding->place, on_written, holding);
-}
-
-/* Until all are told, `writing` keeps the holding from being freed under us. */
-static void on_written(void *user, int result)
-{
-	struct holding *holding = user;
-
-	tell_waiters(&holding->writers, holding->writing, result > 0 ? -EIO : result);
-	while (holding->writers && holding->claim.state != CLAIM_HELD)
-		tell_waiters(&holding->writers, UINT64_MAX, -EIO);
-	holding->writing = 0;
-	if (may_be_freed(holding))
-		holding_free(holding);
-	else if (holding->writers)
-		start_write(holding);
-}
-
-/* One write at a time: the next one takes along whatever was changed meanwhile. */
-void lockspace_write(struct holding *holding, lockspace_done_fn *on_done, void *user)
-{
-	add_waiter(&holding->writers, on_done, user, ++holding->version);
-	if (!holding->writing)
-		start_write(holding);
 }
 
 uint64_t lockspace_token(const struct holding *holding)

@@ -37,8 +37,18 @@ struct lockspace_request {
 	void *user;
 };
 
-/* timeout: for whatever may not wait, in milliseconds.  Sets itself as the store's user. */
-struct lockspace *lockspace_new(struct loop *loop, struct store *store, int timeout);
+/* What the space may grow to. */
+struct lockspace_limits {
+	size_t claims;  /* that are held or waited for; more are answered with -ENOSPC */
+	size_t content; /* bytes of all records' contents together, see lockspace_has_room */
+};
+
+/*
+ * timeout: for whatever may not wait, in milliseconds.  Sets itself as the store's user.  limits
+ * are copied.
+ */
+struct lockspace *lockspace_new(
+	struct loop *loop, struct store *store, int timeout, const struct lockspace_limits *limits);
 /* Answers nothing any more. */
 void lockspace_free(struct lockspace *space);
 
@@ -60,9 +70,13 @@ void lockspace_release(struct holding *holding, lockspace_done_fn *on_done, void
 /* Has the store say that the lock is held now: 0, or -EIO. */
 void lockspace_confirm(struct holding *holding, lockspace_done_fn *on_done, void *user);
 
-/* The record of a granted lock, whose content the user may change ... */
+/* The record of a granted lock, whose content the user may change but for its size ... */
 struct record *lockspace_record(struct holding *holding);
-/* ... and then write: 0, or -EIO, -EFBIG, -ENOSPC, -EACCES. */
+/* ... which is changed by this; what is new is zero ... */
+void lockspace_resize(struct holding *holding, size_t size);
+/* ... to no more than there is room for (if there is not, the log says so, once a minute) ... */
+bool lockspace_has_room(struct holding *holding, size_t size);
+/* ... and then written: 0, or -EIO, -EFBIG, -ENOSPC, -EACCES. */
 void lockspace_write(struct holding *holding, lockspace_done_fn *on_done, void *user);
 
 uint64_t lockspace_token(const struct holding *holding);

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+#include "base/memory.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+#ifdef __SANITIZE_ADDRESS__
+
+void memory_init(void)
+{
+}
+
+void memory_tidy(void)
+{
+}
+
+#else
+
+enum {
+	/* A fixed bound: else a large answer, once freed, would make it grow, and the heap keep
+	 * more. */
+	LARGE = 256 * 1024,
+	WORTH_IT = 1024 * 1024,
+};
+
+/* A renewal must not wait for a page to come back from swap. */
+static int lock_pages(void)
+{
+	/* With less than all rights, what is allocated later could fail. */
+	return geteuid() == 0 ? mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) : 0;
+}
+
+void memory_init(void)
+{
+	mallopt(M_MMAP_THRESHOLD, LARGE);
+	/* libcurl resolves names in threads, each of which would have a heap of its own. */
+	mallopt(M_ARENA_MAX, 1);
+	if (lock_pages() < 0)
+		log_info("memory is not locked: %s", strerror(errno));
+}
+
+void memory_tidy(void)
+{
+	struct mallinfo2 info = mallinfo2();
+
+	if (info.fordblks < WORTH_IT || info.fordblks < info.uordblks / 2)
+		return;
+	/* The kernel does not take back pages in the midst of the heap that are locked. */
+	munlockall();
+	malloc_trim(0);
+	(void)lock_pages();
+}
+
+#endif

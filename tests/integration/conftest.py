@@ -168,11 +168,11 @@ def programs(suite):
     """Our helper programs, built; a dictionary of paths."""
 
     def build(name, target):
-        checked("gcc", "-O1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-o", target,
+        checked("gcc", "-O1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-pthread", "-o", target,
                 PROGRAMS / f"{name}.c")
 
     return {name: suite.once(name, functools.partial(build, name))
-            for name in ("queue", "cycles", "exclusion")}
+            for name in ("queue", "cycles", "exclusion", "hoard")}
 
 
 @pytest.fixture(scope="session")

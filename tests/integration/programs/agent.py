@@ -36,6 +36,13 @@ def control(fd, command, kind, start=0, length=0):
     fcntl.fcntl(fd, command, lock_struct(kind, start, length))
 
 
+def control_each(fd, kind, starts):
+    """The same for a byte each at all of these places; how many."""
+    for start in starts:
+        control(fd, fcntl.F_SETLK, kind, start, 1)
+    return len(starts)
+
+
 def getlk(fd, kind, command=fcntl.F_GETLK):
     """F_GETLK: (type, pid)."""
     answer = struct.unpack(FLOCK, fcntl.fcntl(fd, command, lock_struct(kind)))
@@ -173,8 +180,8 @@ def outcome(call):
     return 0
 
 
-MINE = (flock, control, getlk, take, take_many, attempt, alarmed, restart_on, poll, epoll, forked,
-        fork_and_wait, end, utimens, fstat, probe)
+MINE = (flock, control, control_each, getlk, take, take_many, attempt, alarmed, restart_on, poll,
+        epoll, forked, fork_and_wait, end, utimens, fstat, probe)
 THEIRS = ("open", "close", "read", "write", "pread", "pwrite", "fsync", "ftruncate", "truncate",
           "unlink", "link", "symlink", "readlink", "mkdir", "rmdir", "chmod", "chown", "listdir",
           "stat", "lstat", "dup", "lseek", "getpid",

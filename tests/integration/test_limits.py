@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: MIT
+"""Limits: of descriptors, claims, contents, names; what was needed for a crowd is given back."""
+
+import errno
+import os
+import resource
+import threading
+from fcntl import F_RDLCK, F_SETLK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
+from pathlib import Path
+
+import pytest
+
+from conftest import Pair
+from etcdserver import encode
+from mounting import BINARY, PLAIN_BINARY, is_sanitized
+from support import (
+    LONG, PATIENCE, SOON, Stopwatch, cpu_seconds, memory_kib, open_files, wait_until,
+)
+
+RW = os.O_RDWR | os.O_CREAT
+KIB = 1024
+FULL = 64 * KIB  # the most that one lock file holds
+SHORTAGE = "no connection to etcd can be opened: Too many open files"
+
+
+# Descriptors.
+
+
+def started_with(lab, limits):
+    """A binary that runs the daemon after `ulimit`."""
+    script = lab.scratch(f'#!/bin/sh\nulimit {limits}\nexec {BINARY} "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
+def descriptors(pid):
+    """Descriptor -> whether it is a connection, of a process."""
+    connections = set()
+    for line in Path(f"/proc/{pid}/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+        connections.add(f"socket:[{line.split()[9]}]")
+    found = {}
+    for entry in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found[int(entry)] = os.readlink(f"/proc/{pid}/fd/{entry}") in connections
+        except FileNotFoundError:
+            pass
+    return found
+
+
+def leave_room(pid, used, room):
+    """Lowers the limit of open files to where, beside `used`, only so many find room."""
+    limit = 0
+    while limit in used or room > 0:
+        room -= limit not in used
+        limit += 1
+    _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, most))
+    return lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
+
+
+class Load:
+    """Threads that look names up all the time, and count what fails."""
+
+    def __init__(self, mount, threads=16):
+        self.mount = mount
+        self.done = self.failed = 0
+        self.stopped = False
+        self.threads = [threading.Thread(target=self.look) for _ in range(threads)]
+        for thread in self.threads:
+            thread.start()
+
+    def look(self):
+        """One thread's work."""
+        while not self.stopped:
+            try:
+                os.stat(self.mount / f"name-{threading.get_ident()}")
+            except FileNotFoundError:
+                self.done += 1
+            except OSError:
+                self.failed += 1
+
+    def stop(self):
+        """Ends all of them."""
+        self.stopped = True
+        for thread in self.threads:
+            thread.join()
+
+
+def test_too_few_descriptors_are_told(lab):
+    """What the limit is and what is needed, in the one line before it ends."""
+    mount = lab.mount(start=False, binary=started_with(lab, "-n 31")).expect("31 open files")
+    mount.expected_exit = 1
+    mount.launch()
+    assert mount.wait_exit() == 1
+    assert mount.log().count("\n") == 1
+    assert "31 open files are too few, at least 32 are needed" in mount.log()
+
+
+def test_few_descriptors_are_enough(lab, programs):
+    """The least that is accepted is enough for everything, if not for all of the speed."""
+    mount = lab.mount(binary=started_with(lab, "-n 32"))
+    other = lab.mount()
+    load = Load(mount)
+    crowd = lab.holder(programs["exclusion"], "16", "40", "8", mount, other)
+    assert crowd.exit_status(60) == 0, crowd.errors
+    load.stop()
+    assert load.done and not load.failed
+    assert open_files(mount.pid) <= 32
+
+
+def test_a_soft_limit_is_raised(lab):
+    """As far as is needed and the hard one allows."""
+    mount = lab.mount(binary=started_with(lab, "-S -n 20"))
+    assert resource.prlimit(mount.pid, resource.RLIMIT_NOFILE)[0] == 64
+
+
+def test_exhausted_while_all_is_well(lab):
+    """Not one more can be opened: the connections that there are do for everybody."""
+    mount = lab.mount("", ttl=3).expect(SHORTAGE)
+    one, two = lab.agent(), lab.agent()
+    held = one.take(mount / "held")
+    restore = leave_room(mount.pid, descriptors(mount.pid), 0)
+    files, watch = open_files(mount.pid), Stopwatch()
+    load = Load(mount)
+    try:
+        other = two.take(mount / "other")
+        assert int(mount.record("other")["pid"]) == two.pid
+        wait_until(lambda: watch.seconds > 7 and load.done > 100, what="two leases' time")
+        one.fsync(held)
+        two.fsync(other)
+        assert open_files(mount.pid) <= files
+    finally:
+        load.stop()
+        restore()
+    assert not load.failed
+
+
+def test_exhausted_when_connections_are_lost(lab):
+    """There is room for few new ones: renewals get them, nothing spins, and all comes back."""
+    wire = lab.wire()
+    mount = lab.mount("timeout=2", url=wire.url, ttl=5).expect()
+    other = lab.mount(name="other")
+    one, two = lab.agent(), lab.agent()
+    held = one.take(mount / "held")
+    before = descriptors(mount.pid)
+    used = [number for number, is_connection in before.items() if not is_connection]
+    restore = leave_room(mount.pid, used, 4)
+    try:
+        wire.cut()
+        wire.mend()
+        watch, cpu = Stopwatch(), cpu_seconds(mount.pid)
+        assert two.error("stat", mount / "any") == errno.EIO
+        wait_until(lambda: watch.seconds > 11, what="two leases' time")
+        assert cpu_seconds(mount.pid) - cpu < watch.seconds / 3
+        assert not two.attempt(other / "held")
+    finally:
+        restore()
+    wait_until(lambda: two.error("stat", mount / "any") == errno.ENOENT, SOON, "names work again")
+    one.fsync(held)
+    one.flock(held, LOCK_UN)
+    assert two.attempt(other / "held")
+    two.close(two.take(mount / "any"))
+    assert "lost" not in mount.log()
+    assert mount.log().count(SHORTAGE) == 1
+    assert len(descriptors(mount.pid)) <= len(before) + 8
+
+
+# Claims.
+
+
+def test_claims_are_bounded(lab):
+    """Beyond max_claims every way to ask for a lock gives ENOSPC; nothing else is concerned."""
+    pair = Pair(lab)
+    mount = lab.mount("max_claims=5", name="c").expect(r"5 locks are held or waited for")
+    one, waiter = lab.agent(), lab.agent()
+    held = [one.take(mount / name) for name in "ab"] + [one.open(mount / "c", RW)]
+    one.control(held[2], F_SETLK, F_RDLCK)
+    held.append(one.take(mount / "d"))
+    waiter.begin("take", mount / "a").await_waiting()
+    lab.await_keys("a", 2)
+    fd = one.open(mount / "e", RW)
+    for operation in (LOCK_EX, LOCK_SH, LOCK_EX | LOCK_NB):
+        assert one.error("flock", fd, operation) == errno.ENOSPC
+    assert one.error("control", fd, F_SETLK, F_WRLCK) == errno.ENOSPC
+    assert one.error("open", mount / "e", RW | os.O_EXCL) == errno.ENOSPC
+    assert sorted(mount.names()) == pair.a.names() == list("abcd")
+    assert lab.agent().attempt(pair.a / "e")
+    one.flock(held[1], LOCK_SH | LOCK_NB)
+    one.control(held[2], F_SETLK, F_WRLCK)
+    one.close(held[3])
+    one.flock(fd, LOCK_EX | LOCK_NB)
+    assert one.error("flock", one.open(mount / "f", RW), LOCK_EX) == errno.ENOSPC
+    assert mount.log().count("max_claims") == 1
+
+
+def test_ranges_are_bounded(pair, agent):
+    """An owner has up to 4096 ranges of a file; those that touch are one."""
+    one = agent()
+    fd = one.open(pair.a / "x", RW)
+    one.control_each(fd, F_WRLCK, range(4200))
+    one.control_each(fd, F_WRLCK, range(5000, 5000 + 2 * 4095, 2))
+    assert one.error("control", fd, F_SETLK, F_WRLCK, 90000, 1) == errno.ENOSPC
+    assert one.error("control", fd, F_SETLK, F_UNLCK, 7, 1) == errno.ENOSPC
+    one.control(fd, F_SETLK, F_WRLCK, 5001, 1)
+    one.control(fd, F_SETLK, F_WRLCK, 90000, 1)
+    one.control(fd, F_SETLK, F_UNLCK, 0, 0)
+    assert agent().attempt(pair.b / "x")
+
+
+# Contents.
+
+
+def test_contents_are_bounded(lab):
+    """Beyond max_content in all, writing gives ENOSPC; what was written stays as it is."""
+    pair = Pair(lab, "max_content=1")
+    pair.a.expect(r"lock files have \d+ bytes of content")
+    one = lab.agent()
+    held = [one.take(pair.a / f"x{number}") for number in range(17)]
+    for number in range(15):
+        one.pwrite(held[number], bytes([number]) * FULL, 0)
+    one.pwrite(held[15], b"y" * (FULL - 10), 0)
+    assert one.error("pwrite", held[16], b"z" * 11, 0) == errno.ENOSPC
+    assert one.error("ftruncate", held[16], 11) == errno.ENOSPC
+    assert one.error("pwrite", held[16], b"z" * FULL, 1) == errno.EFBIG
+    one.pwrite(held[16], b"z" * 10, 0)
+    one.pwrite(held[3], b"3" * FULL, 0)
+    assert Path(pair.b / "x15").read_bytes() == b"y" * (FULL - 10)
+    assert Path(pair.b / "x16").read_bytes() == b"z" * 10
+    one.ftruncate(held[0], 0)
+    one.pwrite(held[16], b"z" * FULL, 0)
+    one.close(held[15])
+    one.pwrite(held[0], b"0" * (FULL - 10), 0)
+    assert pair.a.log().count("max_content") == 1
+
+
+# What was needed is given back.
+
+
+@pytest.fixture
+def counted(lab):
+    """Mounts A, where every name exists, and B, whose memory counts."""
+    pair = Pair(lab, "timeout=60", binary=PLAIN_BINARY)
+    pair.a.stop()
+    pair.a.options += ",names=always"
+    pair.a.start()
+    yield pair
+
+
+def taken(pair, program, first, count, size=0):
+    """A process that has taken so many locks of A, each with some content."""
+    return pair.lab.holder(program, pair.a, first, count, size).await_held(60)
+
+
+def all_free(pair):
+    """Waits until no key is left."""
+    wait_until(lambda: not pair.lab.etcd.count(f"{pair.lab.prefix}/"), PATIENCE, "no key is left")
+
+
+def sizes(pair):
+    """Memory of both."""
+    return [memory_kib(mount.pid) for mount in pair.each()]
+
+
+def full_contents(pair, program):
+    """Many full lock files cost what they hold, and little more."""
+    before = memory_kib(pair.a.pid)
+    hoard = taken(pair, program, 0, 400, FULL)
+    if not is_sanitized(PLAIN_BINARY):
+        assert memory_kib(pair.a.pid) < before + 400 * 64 + 16 * KIB
+    assert Path(pair.b / "hoard-399").read_bytes() == b"x" * FULL
+    assert hoard.release() == 0
+
+
+def many_names(pair, program):
+    """All are listed, each once, on another machine too; twice, with names never used before."""
+    for first in (1000, 5000):
+        hoard = taken(pair, program, first, 4000)
+        for mount in pair.each():
+            names = os.listdir(mount.path)
+            assert len(names) == 4000
+            assert set(names) == {f"hoard-{number}" for number in range(first, first + 4000)}
+        assert hoard.release() == 0
+        all_free(pair)
+        assert not os.listdir(pair.b.path)
+
+
+def killed_waiters(pair, program):
+    """All die at once, and leave the queue to who still waits, here and elsewhere."""
+    one, two = pair.lab.agent(), pair.lab.agent()
+    fd, log = one.take(pair.a / "x"), pair.lab.scratch()
+    crowd = pair.lab.holder(program, pair.a / "x", 1000, log)
+    wait_until(lambda: pair.lab.etcd.count(pair.lab.key("x")) == 1001, 60, "all wait")
+    two.begin("take", pair.b / "x")
+    pair.lab.await_keys("x", 1002)
+    crowd.kill()
+    pair.lab.await_keys("x", 2)
+    one.close(fd)
+    two.close(two.finish(SOON))
+    assert log.read_text(encoding="ascii") == ""
+
+
+@pytest.mark.limit(240)
+def test_memory_and_descriptors_return(counted, programs):
+    """Full lock files, many names, killed waiters: each is told right, then all is as before."""
+    two = counted.lab.agent()
+    two.attempt(counted.b / "first")
+    before = sizes(counted)
+    files = [open_files(mount.pid) for mount in counted.each()]
+    full_contents(counted, programs["hoard"])
+    many_names(counted, programs["hoard"])
+    killed_waiters(counted, programs["queue"])
+    all_free(counted)
+    for mount, number in zip(counted.each(), files):
+        assert open_files(mount.pid) <= number + 10, "connections, which are kept"
+    if not is_sanitized(PLAIN_BINARY):
+        wait_until(lambda: all(now < then + 4 * KIB for now, then in zip(sizes(counted), before)),
+                   60, "the memory is given back")
+
+
+def test_names_without_end_are_forgotten(counted):
+    """The kernel is made to forget what nobody has open; what somebody has stays usable."""
+    if is_sanitized(PLAIN_BINARY):
+        pytest.skip("it counts memory")
+    one = counted.lab.agent()
+    path = os.open(counted.a / "kept", os.O_PATH)
+    held = one.take(counted.a / "held")
+    before = memory_kib(counted.a.pid)
+    for number in range(6000):
+        assert os.path.exists(counted.a / f"name-{number}-{'x' * 200}")
+    # They take more than 3 MiB, but not necessarily all at the same time.
+    wait_until(lambda: memory_kib(counted.a.pid) < before + 2 * KIB, 60, "names are forgotten")
+    assert os.stat(f"/proc/self/fd/{path}").st_ino
+    fd = os.open(f"/proc/self/fd/{path}", os.O_RDWR)
+    os.close(fd)
+    os.close(path)
+    one.fsync(held)
+    assert os.stat(counted.a / "held").st_uid == os.getuid()
+
+
+def test_news_of_a_giant_lease(bare_lab):
+    """A lease ends that has more keys than one message can hold: nobody misses his own among them.
+    """
+    lab, name = bare_lab, "n" * 200
+    server = lab.own_etcd()
+    lease = int(server.call("/v3/lease/grant", TTL=LONG)["ID"])
+    long = f"{lab.prefix}/{'/'.join([name] * 39)}"
+    server.put(lab.key("x") + "foreign", "", lease)
+    for start in range(0, 3300, 100):
+        server.call("/v3/kv/txn", success=[
+            {"request_put": {"key": encode(f"{long}/{number}/key"), "lease": str(lease)}}
+            for number in range(start, start + 100)
+        ])
+    mount, one = lab.mount(), lab.agent()
+    one.begin("take", mount / "x")
+    lab.await_keys("x", 2)
+    server.revoke(lease)
+    one.finish(PATIENCE)

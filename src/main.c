@@ -20,6 +20,7 @@
  *       dirs          mkdir, rmdir, listing
  *       attr, xattr   attributes; who holds a lock, breaking it; a directory's policies
  *       steps         what many of these begin with: permissions, waiting for releases
+ *       looks         what a thread was told a moment ago
  *       stake         why a lock is held: O_EXCL, flock, byte ranges (ranges)
  *       keep          locks that need no open file (hold=process, hold=name)
  *       content, text what a lock file reads as

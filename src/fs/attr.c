@@ -72,11 +72,14 @@ static void ask_store(struct request *request)
 static void get_lock_attr(struct request *request)
 {
 	struct holding *holding = lockspace_find(request->fs->space, request->node->path);
+	struct stat attr;
 
 	if (holding && lockspace_is_held(holding) &&
 		(!request->node->is_symlink || lockspace_record(holding)->symlink))
 		reply_lock_attr(request, lockspace_record(holding), lockspace_token(holding),
 			lockspace_is_shared(holding));
+	else if (!request->handle && look_found(request, request->node->inode, &attr))
+		reply_attr(request, &attr);
 	else
 		ask_store(request);
 }

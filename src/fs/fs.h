@@ -13,6 +13,7 @@
 #include <sys/types.h>
 #include <time.h>
 
+#include "fs/looks.h"
 #include "store/store.h"
 
 struct handle;
@@ -28,14 +29,7 @@ struct fs_options {
 	struct store_policy policy; /* of the root, where the mount options say something */
 };
 
-/* A name that a thread has just been told does not exist. */
-struct fs_miss {
-	uint64_t inode;
-	pid_t thread;
-	struct timespec at; /* on CLOCK_MONOTONIC */
-};
-
-enum { FS_MISSES = 16, FS_HINTS = 32 };
+enum { FS_HINTS = 32 };
 
 struct fs {
 	struct loop *loop;
@@ -48,7 +42,7 @@ struct fs {
 	struct request *requests; /* not answered yet */
 	struct keep *keeps;       /* locks that need no open file */
 	struct timespec started;
-	struct fs_miss misses[FS_MISSES]; /* by thread */
+	struct look looks[LOOKS]; /* by thread */
 	/* Programs of which the log has said that they want another policy. */
 	char hints[FS_HINTS][RECORD_COMMAND_SIZE];
 	unsigned int hint_count;

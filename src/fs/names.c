@@ -2,7 +2,6 @@
 /* Names of locks: looking them up, creating and unlinking them. */
 #include <errno.h>
 #include <fcntl.h>
-#include <time.h>
 #include <unistd.h>
 #include <utlist.h>
 
@@ -29,6 +28,18 @@ static void found_lock(
 	reply_entry(request, node, &attr);
 }
 
+/* The kernel is going to ask for its attributes. */
+static void found_held_lock(struct request *request, const struct store_view *view)
+{
+	struct node *node = node_get(
+		request->fs, request->node, request->path, node_kind_of(&view->record));
+	struct stat attr;
+
+	node_lock_attr(node, &view->record, view->token, view->shared, &attr);
+	look_note(request, node->inode, &attr);
+	reply_entry(request, node, &attr);
+}
+
 static void found_directory(struct request *request, const struct store_directory *directory)
 {
 	struct node *node = node_get(request->fs, request->node, request->path, NODE_DIRECTORY);
@@ -45,41 +56,6 @@ static bool every_name_exists(const struct node *directory)
 	return node_policy(directory).names == STORE_NAMES_ALWAYS;
 }
 
-/*
- * The kernel looks a name up twice if it knew it before: to find that it has gone, and then to
- * create it.  For one thread within half a millisecond that is one look: in less, nobody elsewhere
- * can hear of the first and take the lock.
- */
-enum { ONE_LOOK = 500 * 1000 }; /* nanoseconds */
-
-static struct fs_miss *miss_of(const struct request *request)
-{
-	return &request->fs->misses[(unsigned int)request->pid % FS_MISSES];
-}
-
-static void note_miss(const struct request *request)
-{
-	struct fs_miss *miss = miss_of(request);
-
-	*miss = (struct fs_miss){
-		.inode = node_inode(request->path, NODE_FILE), .thread = request->pid};
-	clock_gettime(CLOCK_MONOTONIC, &miss->at);
-}
-
-static bool has_just_missed(const struct request *request)
-{
-	struct fs_miss miss = *miss_of(request);
-	struct timespec now;
-
-	*miss_of(request) = (struct fs_miss){0};
-	if (!miss.thread || miss.thread != request->pid ||
-		miss.inode != node_inode(request->path, NODE_FILE))
-		return false;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	int64_t age = (now.tv_sec - miss.at.tv_sec) * 1000000000L + now.tv_nsec - miss.at.tv_nsec;
-	return age < ONE_LOOK;
-}
-
 static void on_looked_up(void *user, int result, struct store_view *view)
 {
 	struct request *request = user;
@@ -93,12 +69,12 @@ static void on_looked_up(void *user, int result, struct store_view *view)
 		if (every_name_exists(request->node)) {
 			found_lock(request, NULL, 0, false);
 		} else {
-			note_miss(request);
+			look_note(request, node_inode(request->path, NODE_FILE), NULL);
 			reply_error(request, -ENOENT);
 		}
 		break;
 	case STORE_KIND_LOCK:
-		found_lock(request, &view->record, view->token, view->shared);
+		found_held_lock(request, view);
 		break;
 	case STORE_KIND_DIRECTORY:
 		found_directory(request, &view->directory);
@@ -148,7 +124,7 @@ static void lookup(struct request *request)
 		store->ops->list(store, parent->path, on_learnt, request);
 	else if (always && !holding && !node_find(request->fs, request->path, NODE_DIRECTORY))
 		found_lock(request, NULL, 0, false);
-	else if (!holding && has_just_missed(request))
+	else if (!holding && look_missed(request, node_inode(request->path, NODE_FILE)))
 		reply_error(request, -ENOENT);
 	else
 		ask_store(request);

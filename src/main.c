@@ -50,7 +50,7 @@
  *       loop          descriptors, deadlines, signals
  *       http          libcurl on the loop
  *
- *     base/           util, buffer, base64, log, memory, proc
+ *     base/           util, buffer, base64, files, log, memory, proc
  *
  * A program that locks a file: fs/mount -> fs/locks -> lock/lockspace -> lock/lock, which asks for
  * a place -> store/etcd/places -> batch -> client -> http.  The answer comes back the same way, or,
@@ -62,13 +62,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #ifdef HAVE_SYSTEMD
 #include <systemd/sd-daemon.h>
 #endif
 
+#include "base/files.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/util.h"
@@ -262,22 +262,16 @@ static void on_tidy(struct loop_timer *timer)
 	loop_timer_arm(timer->loop, timer, loop_clock() + TIDY_EVERY);
 }
 
-/*
- * Descriptors are needed for connections to etcd, and for nothing that grows with the locks; so
- * what is missing can be told at once.  Without those for all connections there is less speed.
- */
+/* What there is without connections to etcd, and one of each kind of these, with some to spare. */
 static int check_file_limit(void)
 {
-	enum { NEEDED = 32, WANTED = 64 };
-	struct rlimit limit;
+	enum { NEEDED = 32 };
+	unsigned long limit = files_raise_limit();
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= WANTED)
+	if (limit >= NEEDED)
 		return 0;
-	limit.rlim_cur = limit.rlim_max < WANTED ? limit.rlim_max : WANTED;
-	if (limit.rlim_cur >= NEEDED)
-		return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? -errno : 0;
-	log_error("%llu open files are too few, at least %d are needed (ulimit -n, LimitNOFILE)",
-		(unsigned long long)limit.rlim_cur, NEEDED);
+	log_error("%lu open files are too few, at least %d are needed (ulimit -n, LimitNOFILE)",
+		limit, NEEDED);
 	return -EMFILE;
 }
 

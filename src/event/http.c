@@ -4,12 +4,12 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <utlist.h>
 
 #include "base/buffer.h"
+#include "base/files.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "event/loop.h"
@@ -88,21 +88,12 @@ static size_t on_header(char *data, size_t size, size_t count, void *user)
 	return size * count;
 }
 
-/* The lowest free number is what a new descriptor gets, so it tells how many there are. */
-static bool is_spared(const struct http_pool *pool, int fd)
-{
-	struct rlimit limit;
-
-	return pool->spared && getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
-	       (rlim_t)fd + pool->spared >= limit.rlim_cur;
-}
-
 static curl_socket_t on_open(void *user, curlsocktype purpose, struct curl_sockaddr *address)
 {
 	struct http_request *request = user;
 	int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 
-	if (fd >= 0 && is_spared(request->pool, fd)) {
+	if (fd >= 0 && files_is_spared(fd, request->pool->spared)) {
 		close(fd);
 		fd = -1;
 		errno = EMFILE;

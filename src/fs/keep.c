@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "fs/keep.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 #include <utlist.h>
 
+#include "base/files.h"
 #include "base/log.h"
 #include "base/proc.h"
 #include "base/util.h"
@@ -14,6 +16,9 @@
 #include "fs/node.h"
 #include "fs/request.h"
 #include "lock/lockspace.h"
+
+/* Descriptors that connections to the store may need. */
+enum { SPARED = 40 };
 
 struct keep {
 	struct fs *fs;
@@ -80,6 +85,18 @@ bool keep_is_possible(const struct request *request)
 	return false;
 }
 
+/* Returns a descriptor, or -errno. */
+static int open_process(pid_t pid)
+{
+	int fd = proc_open(pid);
+
+	if (fd >= 0 && files_is_spared(fd, SPARED)) {
+		close(fd);
+		return -EMFILE;
+	}
+	return fd;
+}
+
 int keep_begin(struct hold *hold, const struct request *request)
 {
 	enum store_hold policy = request->handle->policy.hold;
@@ -89,20 +106,26 @@ int keep_begin(struct hold *hold, const struct request *request)
 	if (request->kind != STAKE_CREATE || policy == STORE_HOLD_CLOSE)
 		return 0;
 	if (policy == STORE_HOLD_PROCESS) {
-		process = proc_open(request->handle->opener.pid);
+		process = open_process(request->handle->opener.pid);
 		if (process < 0)
 			return process;
 	}
 	struct keep *keep = xzalloc(sizeof(*keep));
+	keep->process = (struct loop_fd){.fd = process, .fn = on_process_ended};
+	int error = process < 0 ? 0 : loop_fd_add(fs->loop, &keep->process, LOOP_READ);
+	if (error) {
+		close(process);
+		free(keep);
+		return error;
+	}
 	keep->fs = fs;
 	keep->hold = hold;
 	keep->handle = handle_new(request, hold->node, O_RDWR);
 	keep->handle->keep = keep;
-	keep->process = (struct loop_fd){.fd = process, .fn = on_process_ended};
 	keep->end.fn = on_end;
 	DL_APPEND(fs->keeps, keep);
 	stake_add(hold, &(struct request){.kind = STAKE_KEPT, .handle = keep->handle});
-	return process < 0 ? 0 : loop_fd_add(fs->loop, &keep->process, LOOP_READ);
+	return 0;
 }
 
 struct keep *keep_of(const struct hold *hold)

@@ -256,7 +256,8 @@ static void granted(struct request *request, struct holding *holding)
 		log_info("lock %s: process %d can't be watched: %s", node->path,
 			(int)request->handle->opener.pid, strerror(-error));
 		hold_release(hold, NULL, NULL);
-		lock_refuse(request, -EPERM);
+		/* There may be no descriptor left for it. */
+		lock_refuse(request, error == -EMFILE || error == -ENFILE ? -ENOSPC : -EPERM);
 		return;
 	}
 	wake_sharers(hold);

@@ -16,7 +16,8 @@
  *       link          dotlocks: a second name for a lock file
  *       symlink       locks that are symbolic links
  *       files         open, read, write, fsync, poll, close
- *       locks         flock and fcntl; what happens at a loss
+ *       locks         flock and fcntl
+ *       signals       to those who have lost a lock
  *       dirs          mkdir, rmdir, listing
  *       attr, xattr   attributes; who holds a lock, breaking it; a directory's policies
  *       steps         what many of these begin with: permissions, waiting for releases

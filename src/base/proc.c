@@ -185,42 +185,59 @@ static bool is_on_device(pid_t pid, int mount_id, dev_t device)
 	return false;
 }
 
-static bool has_open(pid_t pid, const char *fd, dev_t device, uint64_t inode)
+/* One pass over what processes have open. */
+struct search {
+	dev_t device;
+	proc_wanted_fn *wanted;
+	proc_open_file_fn *fn;
+	void *user;
+
+	/* Of the process it is at: a mount of which it is known whether it is on the device. */
+	int mount_id;
+	bool is_on_device;
+};
+
+static void check_file(struct search *search, pid_t pid, const char *fd)
 {
 	cleanup(free_ptr) char *name = xasprintf("fdinfo/%s", fd);
 	cleanup(close_file) FILE *file = open_proc(pid, name);
 
 	if (!file)
-		return false;
+		return;
 	/* mnt_id stands before ino. */
-	uint64_t mount_id = read_field(file, "mnt_id:", 10, UINT64_MAX);
-	uint64_t found = read_field(file, "ino:", 10, 0);
-	return found == inode && is_on_device(pid, (int)mount_id, device);
+	int mount_id = (int)read_field(file, "mnt_id:", 10, 0);
+	uint64_t inode = read_field(file, "ino:", 10, 0);
+	if (!search->wanted(search->user, inode))
+		return;
+	if (mount_id != search->mount_id)
+		search->is_on_device = is_on_device(pid, mount_id, search->device);
+	search->mount_id = mount_id;
+	if (search->is_on_device)
+		search->fn(search->user, pid, inode);
 }
 
-static bool process_has_open(pid_t pid, dev_t device, uint64_t inode)
+static void check_process(struct search *search, pid_t pid)
 {
 	cleanup(free_ptr) char *path = xasprintf("/proc/%d/fdinfo", (int)pid);
 	cleanup(close_dir) DIR *dir = opendir(path);
 	const struct dirent *entry;
 
+	search->mount_id = -1;
 	while (dir && (entry = readdir(dir))) {
-		if (entry->d_name[0] != '.' && has_open(pid, entry->d_name, device, inode))
-			return true;
+		if (entry->d_name[0] != '.')
+			check_file(search, pid, entry->d_name);
 	}
-	return false;
 }
 
-void proc_find_openers(dev_t device, uint64_t inode, proc_opener_fn *fn, void *user)
+void proc_find_open_files(dev_t device, proc_wanted_fn *wanted, proc_open_file_fn *fn, void *user)
 {
+	struct search search = {.device = device, .wanted = wanted, .fn = fn, .user = user};
 	cleanup(close_dir) DIR *dir = opendir("/proc");
 	const struct dirent *entry;
 	uint64_t pid;
 
 	while (dir && (entry = readdir(dir))) {
-		if (parse_u64(entry->d_name, 10, INT32_MAX, &pid) < 0)
-			continue;
-		if (process_has_open((pid_t)pid, device, inode))
-			fn(user, (pid_t)pid);
+		if (parse_u64(entry->d_name, 10, INT32_MAX, &pid) == 0)
+			check_process(&search, (pid_t)pid);
 	}
 }

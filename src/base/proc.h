@@ -42,7 +42,9 @@ pid_t proc_parent(pid_t pid);
 bool proc_mount_device(const char *mount_point, dev_t *device);
 
 /*
- * Calls fn for every process that has the file with that inode number on that device open.
+ * Goes through all that processes have open, and calls fn for each file of that device whose inode
+ * number is wanted; all those of one process in a row.
  */
-typedef void proc_opener_fn(void *user, pid_t pid);
-void proc_find_openers(dev_t device, uint64_t inode, proc_opener_fn *fn, void *user);
+typedef bool proc_wanted_fn(void *user, uint64_t inode);
+typedef void proc_open_file_fn(void *user, pid_t pid, uint64_t inode);
+void proc_find_open_files(dev_t device, proc_wanted_fn *wanted, proc_open_file_fn *fn, void *user);

@@ -13,13 +13,14 @@
 #include <sys/types.h>
 #include <time.h>
 
+#include "event/loop.h"
 #include "fs/looks.h"
 #include "store/store.h"
 
 struct handle;
+struct hold;
 struct keep;
 struct lockspace;
-struct loop;
 struct node;
 struct request;
 
@@ -41,6 +42,8 @@ struct fs {
 	struct node *root;
 	struct request *requests; /* not answered yet */
 	struct keep *keeps;       /* locks that need no open file */
+	struct hold *signals;     /* lost: their holders are to be signalled */
+	struct loop_task signal_task;
 	struct timespec started;
 	struct look looks[LOOKS]; /* by thread */
 	/* Programs of which the log has said that they want another policy. */

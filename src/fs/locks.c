@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
@@ -17,95 +16,10 @@
 #include "fs/keep.h"
 #include "fs/node.h"
 #include "fs/request.h"
+#include "fs/signals.h"
 #include "lock/lockspace.h"
 
 /* --- a loss --- */
-
-static bool has_stake_of(const struct hold *hold, const struct handle *handle)
-{
-	struct stake *stake;
-
-	DL_SEARCH_SCALAR(hold->stakes, stake, handle, handle);
-	return stake;
-}
-
-struct signaling {
-	const struct hold *hold;
-	int signal;
-	unsigned int count;
-};
-
-enum opened { OPENED_NOTHING, OPENED_ANOTHER, OPENED_THIS };
-
-/* Whether it opened a handle of the hold, or only others of the file. */
-static enum opened what_was_opened(const struct hold *hold, pid_t pid)
-{
-	const struct handle *handle;
-	enum opened opened = OPENED_NOTHING;
-
-	DL_FOREACH(hold->node->handles, handle) {
-		if (handle->opener.pid != pid)
-			continue;
-		if (has_stake_of(hold, handle))
-			return OPENED_THIS;
-		opened = OPENED_ANOTHER;
-	}
-	return opened;
-}
-
-/*
- * True if the process has the file open only to wait for the lock, or to look at it.  What it did
- * not open itself it has from the nearest of its parents that did.
- */
-static bool is_bystander(const struct hold *hold, pid_t pid)
-{
-	for (; pid > 1; pid = proc_parent(pid)) {
-		enum opened opened = what_was_opened(hold, pid);
-		if (opened != OPENED_NOTHING)
-			return opened == OPENED_ANOTHER;
-	}
-	return false;
-}
-
-/*
- * To none that the holder's user could not signal: who has a file open may have been handed it by
- * somebody who then breaks his own lock.
- */
-static void send_signal(struct signaling *signaling, pid_t pid)
-{
-	uid_t uid = lockspace_record(signaling->hold->holding)->uid;
-
-	if (pid <= 1 || pid == getpid() || !proc_may_signal(uid, pid) ||
-		kill(pid, signaling->signal) < 0)
-		return;
-	log_warning("lock %s was lost: signal %d sent to process %d", signaling->hold->node->path,
-		signaling->signal, (int)pid);
-	signaling->count++;
-}
-
-static void on_opener(void *user, pid_t pid)
-{
-	struct signaling *signaling = user;
-
-	if (!is_bystander(signaling->hold, pid))
-		send_signal(signaling, pid);
-}
-
-static void signal_holders(const struct hold *hold, enum store_on_loss on_loss)
-{
-	struct signaling signaling = {
-		.hold = hold, .signal = on_loss == STORE_ON_LOSS_TERM ? SIGTERM : SIGKILL};
-	dev_t device;
-
-	if (on_loss != STORE_ON_LOSS_TERM && on_loss != STORE_ON_LOSS_KILL)
-		return;
-	if (proc_mount_device(hold->node->fs->options.mount_point, &device))
-		proc_find_openers(device, node_shown_inode(hold->node), on_opener, &signaling);
-	/* The creator of a lock that goes by its name only may be long gone, and its number reused.
-	 */
-	if (!signaling.count && lockspace_record(hold->holding)->hold != STORE_HOLD_NAME)
-		send_signal(&signaling, lockspace_record(hold->holding)->pid);
-}
 
 static void on_lost(void *user)
 {
@@ -117,8 +31,7 @@ static void on_lost(void *user)
 		if (stake->handle->poll)
 			poll_notify(take(stake->handle->poll));
 	}
-	if (hold->stakes)
-		signal_holders(hold, hold->stakes->handle->policy.on_loss);
+	signals_add(hold);
 	if (keep_of(hold))
 		keep_lost(keep_of(hold));
 }

@@ -20,6 +20,7 @@
 #include "fs/node.h"
 #include "fs/reaper.h"
 #include "fs/request.h"
+#include "fs/signals.h"
 #include "fs/stake.h"
 
 enum {
@@ -642,6 +643,7 @@ void mount_free(struct mount *mount)
 		fuse_reply_none(request->fuse);
 		request_free(request);
 	}
+	signals_fini(&mount->fs);
 	keeps_free(&mount->fs);
 	nodes_fini(&mount->fs);
 	fuse_session_destroy(mount->session);

@@ -7,6 +7,7 @@
 #include "fs/handle.h"
 #include "fs/node.h"
 #include "fs/request.h"
+#include "fs/signals.h"
 #include "lock/lockspace.h"
 
 static bool is_shared_by(const struct stake *stake, const struct handle *handle,
@@ -156,6 +157,7 @@ static void hold_free(struct hold *hold)
 {
 	while (hold->stakes)
 		stake_free(hold->stakes);
+	signals_remove(hold);
 	DL_DELETE(hold->node->holds, hold);
 	node_unlink(hold->node);
 	node_unref(hold->node, 1);

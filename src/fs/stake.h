@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "fs/ranges.h"
 
@@ -43,6 +44,11 @@ struct hold {
 	bool lost;
 	struct stake *stakes;
 	struct hold *prev, *next; /* in node->holds */
+
+	/* If it was lost: what its holders are about to get, or 0, and who got it last, or 0. */
+	int signal;
+	pid_t signaled;
+	struct hold *signal_prev, *signal_next; /* in fs->signals */
 };
 
 /* True if such a request would share the hold. */

@@ -9,18 +9,22 @@
 
 /* --- how much it is --- */
 
-bool lockspace_has_room(struct holding *holding, size_t size)
+bool content_fits(struct lockspace *space, size_t more)
 {
-	struct lockspace *space = holding->space;
-	size_t now = holding->record.content_size;
-
-	if (size <= now || size - now <= space->limits.content - space->content)
+	if (!more || space->content + more <= space->limits.content)
 		return true;
 	if (log_is_due(&space->content_complained_at, loop_clock()))
 		log_warning("lock files have %zu bytes of content (max_content): writing more "
 			    "fails with ENOSPC",
 			space->content);
 	return false;
+}
+
+bool lockspace_has_room(struct holding *holding, size_t size)
+{
+	size_t now = holding->record.content_size;
+
+	return content_fits(holding->space, size > now ? size - now : 0);
 }
 
 void lockspace_resize(struct holding *holding, size_t size)

@@ -49,6 +49,8 @@ struct lockspace {
 	struct loop_task deliver;
 	struct waiter *done; /* to be told 0 in the next turn */
 	bool suspended;
+	struct named_lock *due; /* whose queue is to be read */
+	unsigned int reads;     /* of queues, under way */
 
 	size_t claims;  /* that are held, or waited for */
 	size_t content; /* bytes that the holders have written, all together */
@@ -61,8 +63,13 @@ struct named_lock {
 	struct lockspace *space;
 	char *path;
 	bool is_read; /* a read of the queue is under way */
+	bool is_due;  /* to be read, and in space->due */
+	struct named_lock *prev, *next;
 	UT_hash_handle hh;
 };
+
+/* contents.c: false if there is no room for so many bytes more, which it logs. */
+bool content_fits(struct lockspace *space, size_t more);
 
 /* lockspace.c */
 bool holding_may_be_freed(const struct holding *holding);

@@ -50,6 +50,8 @@ static void named_settled(struct named_lock *named)
 {
 	if (named->lock.claims || named->is_read)
 		return;
+	if (named->is_due)
+		DL_DELETE(named->space->due, named);
 	HASH_DEL(named->space->locks, named);
 	lock_fini(&named->lock);
 	free(named->path);
@@ -264,11 +266,15 @@ static bool shows_ours(const struct store_queue *queue)
 	return false;
 }
 
+static void read_due(struct lockspace *space);
+
 static void on_queue_read(void *user, int result, const struct store_queue *queue)
 {
 	struct named_lock *named = user;
-	struct store *store = named->space->store;
+	struct lockspace *space = named->space;
+	struct store *store = space->store;
 
+	space->reads--;
 	named->is_read = false;
 	/* One without may be another's; or ours has gone, of which we will hear. */
 	if (queue && !shows_ours(queue))
@@ -278,6 +284,7 @@ static void on_queue_read(void *user, int result, const struct store_queue *queu
 		store->ops->deaf(store);
 	}
 	named_settled(named);
+	read_due(space);
 }
 
 static void read_queue(struct named_lock *named)
@@ -285,8 +292,22 @@ static void read_queue(struct named_lock *named)
 	struct store *store = named->space->store;
 
 	named->is_read = true;
+	named->space->reads++;
 	lock_read_begin(&named->lock);
 	store->ops->queue(store, named->path, on_queue_read, named);
+}
+
+/* A few at a time: who looks a name up meanwhile must not wait for them all. */
+static void read_due(struct lockspace *space)
+{
+	enum { AT_ONCE = 128 };
+
+	while (space->due && space->reads < AT_ONCE) {
+		struct named_lock *named = space->due;
+		DL_DELETE(space->due, named);
+		named->is_due = false;
+		read_queue(named);
+	}
 }
 
 static void on_recheck(void *user)
@@ -295,9 +316,12 @@ static void on_recheck(void *user)
 	struct named_lock *named, *next;
 
 	HASH_ITER(hh, space->locks, named, next) {
-		if (!named->is_read && lock_is_contended(&named->lock))
-			read_queue(named);
+		if (named->is_read || named->is_due || !lock_is_contended(&named->lock))
+			continue;
+		named->is_due = true;
+		DL_APPEND(space->due, named);
 	}
+	read_due(space);
 }
 
 static void on_session(void *user, enum store_session state)
@@ -420,6 +444,8 @@ static void on_try_timeout(struct loop_timer *timer)
 /* One that replaces another comes in its stead. */
 static bool has_room_for(struct lockspace *space, const struct lockspace_request *request)
 {
+	if (!content_fits(space, request->record->content_size))
+		return false;
 	if (request->replaces || space->claims < space->limits.claims)
 		return true;
 	if (log_is_due(&space->claims_complained_at, loop_clock()))

@@ -426,10 +426,16 @@ void etcd_write(struct store *store, struct store_place *place, store_done_fn *f
 
 /* --- reading a queue --- */
 
+static void send_queue(struct etcd_op *op, unsigned int limit, enum etcd_batch_kind kind);
+
 static void on_queue_read(struct etcd_op *op, int error, const struct wire_result *answer)
 {
 	struct queue_buffer queue = {0};
 
+	if (!error && answer->ranges[0].more) {
+		send_queue(op, 0, ETCD_BATCH_ALONE);
+		return;
+	}
 	if (!error)
 		read_queue(op, answer->ranges, 1, &queue);
 	struct store_queue view = {
@@ -438,15 +444,23 @@ static void on_queue_read(struct etcd_op *op, int error, const struct wire_resul
 	queue_buffer_fini(&queue);
 }
 
+static void send_queue(struct etcd_op *op, unsigned int limit, enum etcd_batch_kind kind)
+{
+	struct wire_txn txn = {0};
+	cleanup(free_ptr) char *first = key_first(op->etcd->prefix, op->path);
+	cleanup(free_ptr) char *end = key_end(op->etcd->prefix, op->path);
+
+	wire_range(
+		&txn, first, end, &(struct wire_range_options){.keys_only = true, .limit = limit});
+	etcd_op_send_names(op, &txn, kind);
+}
+
+/* Most are short, and where many are read go together. */
 void etcd_queue(struct store *store, const char *path, store_queue_fn *fn, void *user)
 {
-	struct etcd *etcd = etcd_of(store);
-	struct wire_txn txn = {0};
-	struct etcd_op *op = etcd_op_new(etcd, path, on_queue_read, user);
-	cleanup(free_ptr) char *first = key_first(etcd->prefix, path);
-	cleanup(free_ptr) char *end = key_end(etcd->prefix, path);
+	enum { SHORT = 16 };
+	struct etcd_op *op = etcd_op_new(etcd_of(store), path, on_queue_read, user);
 
 	op->queue = fn;
-	wire_range(&txn, first, end, &(struct wire_range_options){.keys_only = true});
-	etcd_op_send_names(op, &txn, ETCD_BATCH_ALONE);
+	send_queue(op, SHORT, ETCD_BATCH_ANY);
 }

@@ -3,7 +3,9 @@
 
 import errno
 import os
+import re
 import resource
+import signal
 import threading
 from fcntl import F_RDLCK, F_SETLK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
 from pathlib import Path
@@ -373,3 +375,41 @@ def test_news_of_a_giant_lease(bare_lab):
     lab.await_keys("x", 2)
     server.revoke(lease)
     one.finish(PATIENCE)
+
+
+# What is done for a crowd is done at once.
+
+
+def requests(server, method):
+    """How many calls of one kind etcd has answered."""
+    with server.request("/metrics") as answer:
+        text = answer.read().decode()
+    found = re.findall(rf'^grpc_server_handled_total{{.*grpc_method="{method}".*}} (\d+)$', text, re.M)
+    return sum(int(number) for number in found)
+
+
+def test_many_queues_are_read_together(bare_lab, programs):
+    """The look at each contended lock, once per TTL, is not a request for each."""
+    server = bare_lab.own_etcd()
+    a, b = [bare_lab.mount("names=always", name=name, ttl=2, binary=PLAIN_BINARY) for name in "ab"]
+    bare_lab.holder(programs["hoard"], a, 0, 64, 0).await_held()
+    bare_lab.holder(programs["hoard"], b, 0, 64, 0)
+    wait_until(lambda: server.count(f"{bare_lab.prefix}/") == 128, what="64 hold and 64 wait")
+    transactions, checks = requests(server, "Txn"), requests(server, "LeaseTimeToLive")
+    wait_until(lambda: requests(server, "LeaseTimeToLive") >= checks + 6, what="six checks")
+    assert requests(server, "Txn") - transactions < 64
+
+
+def test_a_crowd_that_loses_all_is_told_at_once(bare_lab, programs):
+    """With on_loss, a thousand locks that go at once are not a thousand searches."""
+    bare_lab.own_etcd()
+    mount = bare_lab.mount("names=always,on_loss=term", binary=PLAIN_BINARY).expect()
+    other = bare_lab.holder(programs["hoard"], mount, 5000, 1, 0).await_held()
+    hoard = bare_lab.holder(programs["hoard"], mount, 0, 1000, 0).await_held(60)
+    lease = bare_lab.keys("hoard-0")[0].lease
+    watch = Stopwatch()
+    bare_lab.etcd.revoke(lease)
+    assert hoard.exit_status(SOON) == other.exit_status(SOON) == -signal.SIGTERM
+    assert bare_lab.agent().attempt(mount / "hoard-0")
+    assert watch.seconds < 2 * SOON
+    assert mount.log().count("signal 15 sent") == 1001

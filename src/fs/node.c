@@ -88,7 +88,7 @@ struct node *node_get(struct fs *fs, struct node *parent, const char *path, enum
 		if (parent)
 			node_ref(parent);
 		HASH_ADD(hh, fs->nodes, inode, sizeof(node->inode), node);
-		fs->busy_nodes += is_directory;
+		fs->busy_nodes += node->is_directory;
 	}
 	node_ref(node);
 	return node;

@@ -31,8 +31,8 @@ static void found_lock(
 /* The kernel is going to ask for its attributes. */
 static void found_held_lock(struct request *request, const struct store_view *view)
 {
-	struct node *node = node_get(
-		request->fs, request->node, request->path, node_kind_of(&view->record));
+	struct node *node =
+		node_get(request->fs, request->node, request->path, node_kind_of(&view->record));
 	struct stat attr;
 
 	node_lock_attr(node, &view->record, view->token, view->shared, &attr);

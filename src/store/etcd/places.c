@@ -249,13 +249,11 @@ static int tried(struct etcd_op *op, const struct wire_result *result)
 	const struct wire_kv *ours = find_ours(op, result);
 	struct queue_buffer queue;
 
-	if (result->succeeded) {
-		placed(op->etcd, op->place, result->revision);
-		return 0;
-	}
-	/* Only the first of several attempts can have made it: its answer was lost. */
-	if (ours) {
-		placed(op->etcd, op->place, ours->created);
+	if (op->place->shared && result->succeeded && !ours)
+		return -EIO;
+	/* What was made by an earlier attempt, whose answer was lost, has that one's token. */
+	if (ours || result->succeeded) {
+		placed(op->etcd, op->place, ours ? ours->created : result->revision);
 		return 0;
 	}
 	read_queue(op, &result->ranges[1], 1, &queue);
@@ -294,10 +292,7 @@ static void compare_absent_except(struct wire_txn *txn, const struct etcd *etcd,
 	wire_if_absent(txn, after, end);
 }
 
-/*
- * The range must be empty, but for shared places if ours is shared, and but for `replaces`.  What
- * an earlier attempt of ours put there is to be found, for its token is not that of this one.
- */
+/* The range must be empty, but for shared places if ours is shared, and but for `replaces`. */
 static void compare_free(struct wire_txn *txn, const struct etcd_op *op, const char *first,
 	const char *end, const struct store_place *replaces)
 {
@@ -308,7 +303,6 @@ static void compare_free(struct wire_txn *txn, const struct etcd_op *op, const c
 	if (op->place->shared) {
 		compare_absent_except(txn, etcd, first, shared_first, replaces);
 		wire_if_absent(txn, shared_end, end);
-		wire_if_absent(txn, op->key, NULL);
 	} else {
 		compare_absent_except(txn, etcd, first, end, replaces);
 	}
@@ -327,6 +321,9 @@ void etcd_try(struct store *store, struct store_place *place, const struct store
 	op->done = fn;
 	compare_free(&txn, op, first, end, replaces);
 	put_place(&txn, op, place);
+	/* A shared place is not in its own way, so that it may have been there already. */
+	if (place->shared)
+		wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
 	wire_txn_else(&txn);
 	wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
 	wire_range(&txn, first, end,

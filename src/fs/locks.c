@@ -105,12 +105,14 @@ static void wake_sharers(const struct hold *hold)
 	struct request *request;
 
 	DL_FOREACH(hold->stakes, stake) {
-		DL_FOREACH2(stake->handle->pending, request, pending_next)
+		DL_FOREACH2(stake->handle->pending, request, pending_next) {
 			wake_sharer(hold, request);
+		}
 		if (stake->kind != STAKE_FCNTL)
 			continue;
-		DL_FOREACH2(hold->node->pending, request, fcntl_next)
+		DL_FOREACH2(hold->node->pending, request, fcntl_next) {
 			wake_sharer(hold, request);
+		}
 	}
 }
 

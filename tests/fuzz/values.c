@@ -18,9 +18,7 @@ static void take_apart(const char *key, size_t size)
 {
 	char *below = key_below("/p", "", key, size);
 
-	require(below);
-	if (!strchr(below, '\\'))
-		require(strlen(below) == size - strlen("/p/"));
+	require(below && (strchr(below, '\\') || strlen(below) == size - strlen("/p/")));
 	char *id = key_split_place(below);
 	if (id) {
 		require(*below && *id && !strchr(id, '/'));

@@ -146,8 +146,16 @@ static void note_time(struct holding *holding)
 	lockspace_write(holding, on_since_written, NULL);
 }
 
+static void on_replaced(void *user, int result)
+{
+	struct request *request = user;
+
+	request->next(request);
+}
+
 static void granted(struct request *request, struct holding *holding)
 {
+	bool downgraded = request->downgrade;
 	struct node *node = request->node;
 	struct hold *hold =
 		hold_find(node, request->handle, (enum stake_kind)request->kind, request->owner);
@@ -158,10 +166,12 @@ static void granted(struct request *request, struct holding *holding)
 		return;
 	}
 	if (hold) {
-		lockspace_release(hold->holding, NULL, NULL);
+		/* After a downgrade a try elsewhere is to find only what is left. */
+		lockspace_release(hold->holding, downgraded ? on_replaced : NULL, request);
 		hold->holding = holding;
 	} else {
 		hold = hold_new(node, holding);
+		downgraded = false;
 	}
 	lockspace_set_user(holding, hold);
 	note_time(holding);
@@ -176,7 +186,8 @@ static void granted(struct request *request, struct holding *holding)
 		return;
 	}
 	wake_sharers(hold);
-	request->next(request);
+	if (!downgraded)
+		request->next(request);
 }
 
 /* What it has is more than it asked for; that excludes whom it must. */

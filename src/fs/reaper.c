@@ -14,8 +14,11 @@
 #include "base/log.h"
 #include "base/proc.h"
 
+enum { ARM, FORGET_NAMES, DISMISS };
+
+/* Without a gap, whose bytes nobody would have set. */
 struct message {
-	enum { ARM, FORGET_NAMES, DISMISS } what;
+	uint64_t what;
 	dev_t device; /* of ARM */
 };
 

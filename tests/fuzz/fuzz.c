@@ -56,6 +56,11 @@ int log_wants(enum log_level level)
 	return 1;
 }
 
+bool log_is_due(int64_t *last, int64_t now)
+{
+	return true;
+}
+
 void log_line(enum log_level level, const char *format, ...)
 {
 	char text[2048];

@@ -143,12 +143,18 @@ struct loop *machine_loop(struct machine *machine)
 
 /* --- HTTP --- */
 
-struct http_pool *http_pool_new(struct loop *loop, const struct http_tls *tls)
+struct http_pool *http_pool_new(struct loop *loop, const struct http_tls *tls, unsigned int spared)
 {
 	struct http_pool *pool = xzalloc(sizeof(*pool));
 
 	pool->machine = loop->machine;
 	return pool;
+}
+
+/* Of descriptors there is no lack here. */
+bool http_is_shortage(int error)
+{
+	return false;
 }
 
 static void request_free(struct http_request *request)

@@ -195,7 +195,7 @@ static void ask_name(struct world *world, char how, const char *path)
 		ops->list(store, path, on_listed, world);
 		break;
 	case 'm':
-		ops->mkdir(store, path, &directory, on_done, world);
+		ops->mkdir(store, path, &directory, false, on_done, world);
 		break;
 	case 'r':
 		ops->rmdir(store, path, on_done, world);
@@ -321,7 +321,8 @@ static void set_up(struct world *world, bool has_login)
 
 	world->machine = machine_new();
 	world->store = etcd_new(machine_loop(world->machine), &options);
-	world->space = lockspace_new(machine_loop(world->machine), world->store, 5000);
+	world->space = lockspace_new(machine_loop(world->machine), world->store, 5000,
+		&(struct lockspace_limits){.claims = 1000, .content = 1 << 20});
 	world->store->ops->start(world->store, on_started, world);
 	machine_settle(world->machine);
 }

@@ -333,9 +333,6 @@ static int read_credentials(struct options *options, const char *password_file)
 		explicit_bzero(colon, strlen(colon));
 	}
 	set_from_environment(&options->password, "ETCDCTL_PASSWORD");
-	/* Children have an environment as well, and all can be read in /proc. */
-	wipe_environment("ETCDCTL_PASSWORD");
-	wipe_environment("ETCDCTL_USER");
 	return check_login(options, password_file);
 }
 
@@ -488,6 +485,9 @@ int options_parse(struct options *options, int argc, char **argv)
 	if (!error && !options->show_help && !options->show_version &&
 		complete(options, &parsing) < 0)
 		error = -EINVAL;
+	/* Children have an environment as well, and all can be read in /proc. */
+	wipe_environment("ETCDCTL_PASSWORD");
+	wipe_environment("ETCDCTL_USER");
 	if (!error && options->source)
 		add_own_mount_options(options, &args);
 	options->timeout *= 1000;

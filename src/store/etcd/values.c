@@ -19,7 +19,8 @@ static const char time_format[] = "%Y-%m-%dT%H:%M:%SZ";
 /* The end of the year 9999, behind which that can't be read back. */
 static const int64_t max_since = 253402300799;
 
-static void add_record(struct cJSON *json, const struct record *record)
+/* symlink: its text as it is to be added, or NULL. */
+static void add_record(struct cJSON *json, const struct record *record, const char *symlink)
 {
 	char since[32];
 	time_t seconds = (time_t)record->since;
@@ -34,8 +35,8 @@ static void add_record(struct cJSON *json, const struct record *record)
 	json_add_string(json, "since", since);
 	if (record->linked)
 		json_add_u64(json, "linked", 1);
-	if (record->symlink)
-		json_add_string(json, "symlink", record->symlink);
+	if (symlink)
+		json_add_string(json, "symlink", symlink);
 	if (record->hold)
 		json_add_string(json, hold_name,
 			policy_get(&(struct store_policy){.hold = record->hold}, hold_name));
@@ -51,7 +52,7 @@ char *value_of_record(const struct record *record, bool shared)
 	struct cJSON *json = json_object();
 
 	json_add_u64(json, "v", 1);
-	add_record(json, record);
+	add_record(json, record, record->symlink);
 	json_add_string(json, "mode", mode_name(shared));
 	if (record->content_size) {
 		struct buffer data = {0};
@@ -65,11 +66,16 @@ char *value_of_record(const struct record *record, bool shared)
 char *value_describe(const struct record *record, bool shared, uint64_t token)
 {
 	struct cJSON *json = json_object();
+	size_t size = record->symlink ? strlen(record->symlink) + 1 : 0;
+	cleanup(free_ptr) char *symlink = size ? xzalloc(size) : NULL;
 
+	/* The name of a file may be any bytes, but what others are to read has to be JSON. */
+	if (symlink)
+		copy_printable(symlink, size, record->symlink);
 	json_add_u64(json, "token", token);
 	json_add_string(json, "mode", mode_name(shared));
 	if (record->known)
-		add_record(json, record);
+		add_record(json, record, symlink);
 	return json_print_free(json);
 }
 

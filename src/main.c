@@ -16,22 +16,25 @@
  *       link          dotlocks: a second name for a lock file
  *       symlink       locks that are symbolic links
  *       files         open, read, write, fsync, poll, close
- *       locks         flock and fcntl
+ *       locks         taking locks; flock
+ *       fcntl         byte ranges
  *       signals       to those who have lost a lock
  *       dirs          mkdir, rmdir, listing
  *       attr, xattr   attributes; who holds a lock, breaking it; a directory's policies
  *       steps         what many of these begin with: permissions, waiting for releases
  *       looks         what a thread was told a moment ago
- *       stake         why a lock is held: O_EXCL, flock, byte ranges (ranges)
+ *       stake         why a lock is held: O_EXCL, flock, byte ranges
  *       keep          locks that need no open file (hold=process, hold=name)
  *       content, text what a lock file reads as
  *       node, handle  names that the kernel knows, and open files
  *
  *     lock/           locks
  *       lockspace     all locks of a mount, driven by the store
+ *       news          what the store tells it
+ *       parts         tries, where some have only parts of a file; giving a part back
  *       contents      what holders write, and how much that may be
  *       waiters       who waits for what is being done anyway
- *       lock          one lock's queue, as a state machine without I/O
+ *       lock, view    one lock's queue, as a state machine without I/O
  *
  *     store/          where locks are kept
  *       store.h       what a lock store can do: the seam
@@ -51,7 +54,7 @@
  *       loop          descriptors, deadlines, signals
  *       http          libcurl on the loop
  *
- *     base/           util, buffer, base64, files, log, memory, proc
+ *     base/           util, buffer, base64, files, log, memory, proc, ranges
  *
  * A program that locks a file: fs/mount -> fs/locks -> lock/lockspace -> lock/lock, which asks for
  * a place -> store/etcd/places -> batch -> client -> http.  The answer comes back the same way, or,

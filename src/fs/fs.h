@@ -105,8 +105,10 @@ bool fs_is_new_program(struct fs *fs, const char *command);
 /* poll: the kernel's handle for notifications, taken over; NULL if none is wanted. */
 void fs_poll(struct request *request, struct handle *handle, void *poll);
 
-/* locks.c; a range's end is its last byte */
+/* locks.c */
 void fs_flock(struct request *request, struct handle *handle, uint64_t owner, int operation);
+
+/* fcntl.c; a range's end is its last byte */
 void fs_setlk(struct request *request, struct handle *handle, uint64_t owner, int type,
 	uint64_t start, uint64_t end, bool wait);
 void fs_getlk(struct request *request, struct handle *handle, uint64_t owner, int type,

@@ -2,7 +2,6 @@
 #include "fs/locks.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
@@ -11,6 +10,7 @@
 #include "base/log.h"
 #include "base/proc.h"
 #include "base/util.h"
+#include "fs/fcntl.h"
 #include "fs/fs.h"
 #include "fs/handle.h"
 #include "fs/keep.h"
@@ -63,6 +63,10 @@ static void fill_record(const struct request *request, struct record *record)
 		.uid = handle->uid,
 		.gid = handle->gid,
 		.since = time(NULL)};
+	if (request->kind == STAKE_FCNTL)
+		ranges_set(&record->ranges, (struct range){.start = request->start,
+						    .end = request->end,
+						    .exclusive = request->exclusive});
 	if (request->kind == STAKE_CREATE && handle->policy.hold != STORE_HOLD_CLOSE)
 		record->hold = handle->policy.hold;
 	if (request->source)
@@ -89,17 +93,21 @@ void lock_refuse(struct request *request, int error)
 	reply_error(request, error);
 }
 
-/* Others that wait with the same handle or owner have what they want as well: they look again. */
-static void wake_sharer(const struct hold *hold, struct request *request)
+static void look_again(struct request *request)
 {
-	if (!hold_is_shared_by(
-		    hold, request->handle, (enum stake_kind)request->kind, request->owner))
-		return;
 	request->retry = true;
 	lockspace_cancel(request->holding);
 }
 
-static void wake_sharers(const struct hold *hold)
+/* Others that wait with the same handle or owner have what they want as well: they look again. */
+static void wake_sharer(const struct hold *hold, struct request *request)
+{
+	if (hold->of_ranges ? request->kind == STAKE_FCNTL && fcntl_has_all(request)
+			    : hold_is_shared_by(hold, request))
+		look_again(request);
+}
+
+void lock_wake_sharers(const struct hold *hold)
 {
 	const struct stake *stake;
 	struct request *request;
@@ -114,6 +122,7 @@ static void wake_sharers(const struct hold *hold)
 			wake_sharer(hold, request);
 		}
 	}
+	lockspace_kin_changed(hold->holding);
 }
 
 static void add_pending(struct request *request)
@@ -146,62 +155,46 @@ static void note_time(struct holding *holding)
 	lockspace_write(holding, on_since_written, NULL);
 }
 
-static void on_replaced(void *user, int result)
+/* The hold of a lock that was granted: a new one, or that in whose place it comes. */
+static struct hold *hold_granted(struct request *request, struct holding *holding)
 {
-	struct request *request = user;
+	struct hold *hold = request->kind == STAKE_FCNTL ? NULL : hold_find(request);
 
-	request->next(request);
+	if (hold) {
+		lockspace_release(hold->holding, NULL, NULL);
+		hold->holding = holding;
+	} else {
+		hold = hold_new(request->node, holding);
+		hold->of_ranges = request->kind == STAKE_FCNTL;
+	}
+	lockspace_set_user(holding, hold);
+	note_time(holding);
+	return hold;
 }
 
 static void granted(struct request *request, struct holding *holding)
 {
-	bool downgraded = request->downgrade;
-	struct node *node = request->node;
-	struct hold *hold =
-		hold_find(node, request->handle, (enum stake_kind)request->kind, request->owner);
-
-	if (hold && hold->lost) {
+	if (lock_has_lost(request)) {
 		lockspace_release(holding, NULL, NULL);
 		lock_refuse(request, -EIO);
 		return;
 	}
-	if (hold) {
-		/* After a downgrade a try elsewhere is to find only what is left. */
-		lockspace_release(hold->holding, downgraded ? on_replaced : NULL, request);
-		hold->holding = holding;
-	} else {
-		hold = hold_new(node, holding);
-		downgraded = false;
-	}
-	lockspace_set_user(holding, hold);
-	note_time(holding);
+	struct hold *hold = hold_granted(request, holding);
 	stake_add(hold, request);
 	int error = keep_begin(hold, request);
 	if (error) {
-		log_info("lock %s: process %d can't be watched: %s", node->path,
+		log_info("lock %s: process %d can't be watched: %s", request->node->path,
 			(int)request->handle->opener.pid, strerror(-error));
 		hold_release(hold, NULL, NULL);
 		/* There may be no descriptor left for it. */
 		lock_refuse(request, error == -EMFILE || error == -ENFILE ? -ENOSPC : -EPERM);
 		return;
 	}
-	wake_sharers(hold);
-	if (!downgraded)
+	lock_wake_sharers(hold);
+	if (request->kind == STAKE_FCNTL)
+		fcntl_granted(request, hold);
+	else
 		request->next(request);
-}
-
-/* What it has is more than it asked for; that excludes whom it must. */
-static void keep_stronger(struct request *request)
-{
-	struct hold *hold = hold_find(
-		request->node, request->handle, (enum stake_kind)request->kind, request->owner);
-
-	if (!hold || hold->lost) {
-		lock_refuse(request, -EIO);
-		return;
-	}
-	stake_add(hold, request);
-	request->next(request);
 }
 
 static void on_taken(void *user, int result)
@@ -214,9 +207,10 @@ static void on_taken(void *user, int result)
 		granted(request, holding);
 	} else if (result == -EINTR && request->retry) {
 		request->retry = false;
-		lock_for_request(request);
-	} else if (request->downgrade) {
-		keep_stronger(request);
+		if (request->kind == STAKE_FCNTL)
+			fcntl_lock(request);
+		else
+			lock_for_request(request);
 	} else {
 		lock_refuse(request, result == CLAIM_BUSY ? -EAGAIN : result);
 	}
@@ -228,22 +222,57 @@ static void on_interrupt(struct request *request)
 		lockspace_cancel(request->holding);
 }
 
-static void ask(struct request *request, struct holding *replaces)
+static bool is_kin(const void *user, const void *held)
+{
+	return hold_is_shared_by(held, user);
+}
+
+static bool is_whole(const struct request *request)
+{
+	return request->kind != STAKE_FCNTL || (!request->start && request->end == RANGE_END);
+}
+
+static bool has_something(const struct request *request)
+{
+	const struct hold *hold;
+
+	DL_FOREACH(request->node->holds, hold) {
+		if (hold_is_shared_by(hold, request))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * On a local disk who waits with fcntl is in nobody's way, and programs which lock parts of a file,
+ * or more and more of it, would wait for each other for ever if that were not so.
+ */
+static bool is_patient(const struct request *request, bool has_something)
+{
+	return request->wait && request->kind == STAKE_FCNTL &&
+	       (has_something || !is_whole(request));
+}
+
+void lock_ask(struct request *request)
 {
 	struct record record;
+	bool more = has_something(request), patient = is_patient(request, more);
 
 	fill_record(request, &record);
 	struct lockspace_request take_request = {.path = request->node->path,
 		.shared = !request->exclusive,
-		.try = !request->wait || request->downgrade,
-		.replaces = replaces,
+		.try = !request->wait || patient,
+		.patient = patient,
+		.instead = more && is_whole(request),
+		.is_kin = is_kin,
 		.record = &record,
 		.on_taken = on_taken,
 		.on_lost = on_lost,
 		.user = request};
 	request->holding = lockspace_take(request->fs->space, &take_request);
+	ranges_fini(&record.ranges);
 	add_pending(request);
-	if (!take_request.try && !request->interruptible) {
+	if (request->wait && !request->interruptible) {
 		request->interruptible = true;
 		request_on_interrupt(request, on_interrupt);
 	}
@@ -256,33 +285,35 @@ static bool is_flock_conversion(const struct request *request, const struct hold
 	       request->exclusive == lockspace_is_shared(hold->holding);
 }
 
-/* It may not open a gap: the shared place has to be there before the exclusive one goes. */
-static bool is_fcntl_downgrade(const struct request *request, const struct hold *hold)
+bool lock_has_lost(const struct request *request)
 {
-	return request->kind == STAKE_FCNTL && !request->exclusive &&
-	       !lockspace_is_shared(hold->holding) && stake_is_covered(hold, request);
+	const struct hold *through = hold_of_handle(request->handle), *hold;
+
+	if (through && through->lost)
+		return true;
+	DL_FOREACH(request->node->holds, hold) {
+		if (hold->lost && hold_is_shared_by(hold, request))
+			return true;
+	}
+	return false;
 }
 
 void lock_for_request(struct request *request)
 {
-	struct hold *hold = hold_find(
-		request->node, request->handle, (enum stake_kind)request->kind, request->owner);
-	const struct hold *through = hold_of_handle(request->handle);
+	struct hold *hold = hold_find(request);
 
-	if ((hold && hold->lost) || (through && through->lost)) {
+	if (lock_has_lost(request)) {
 		lock_refuse(request, -EIO);
 	} else if (!hold) {
-		ask(request, NULL);
+		lock_ask(request);
 	} else if (is_flock_conversion(request, hold)) {
 		hold_release(hold, NULL, NULL);
-		ask(request, NULL);
+		lock_ask(request);
 	} else if (request->exclusive && lockspace_is_shared(hold->holding)) {
-		ask(request, hold->holding);
-	} else if (is_fcntl_downgrade(request, hold)) {
-		request->downgrade = true;
-		ask(request, hold->holding);
+		lock_ask(request);
 	} else {
-		keep_stronger(request);
+		stake_add(hold, request);
+		request->next(request);
 	}
 }
 
@@ -319,87 +350,4 @@ void fs_flock(struct request *request, struct handle *handle, uint64_t owner, in
 		hold_release(hold, on_released, request);
 	else
 		reply_error(request, 0);
-}
-
-/* --- fcntl(2) --- */
-
-void fs_setlk(struct request *request, struct handle *handle, uint64_t owner, int type,
-	uint64_t start, uint64_t end, bool wait)
-{
-	request->node = handle->node;
-	request->handle = handle;
-	request->kind = STAKE_FCNTL;
-	request->owner = owner;
-	request->start = start;
-	request->end = end;
-	request->wait = wait;
-	request->exclusive = type == F_WRLCK;
-	request->next = reply_success;
-	if (!stake_may_change(request, type != F_UNLCK)) {
-		reply_error(request, -ENOSPC);
-		return;
-	}
-	if (type != F_UNLCK) {
-		lock_for_request(request);
-		return;
-	}
-	struct hold *hold = stake_remove(request);
-	if (hold)
-		hold_release(hold, on_released, request);
-	else
-		reply_error(request, 0);
-}
-
-/* The holders are the first in the queue, and the shared ones that follow it if it is shared. */
-static const struct store_contender *find_conflict(
-	const struct store_queue *queue, const struct request *request, const struct hold *mine)
-{
-	for (size_t i = 0; i < queue->count; i++) {
-		const struct store_contender *contender = &queue->contenders[i];
-		if (i && !(queue->contenders[0].shared && contender->shared))
-			break;
-		if (contender->ours && mine &&
-			lockspace_holding_of(contender->ours) == mine->holding)
-			continue;
-		if (request->exclusive || !contender->shared)
-			return contender;
-	}
-	return NULL;
-}
-
-static void on_queue_read(void *user, int result, const struct store_queue *queue)
-{
-	struct request *request = user;
-	const struct hold *mine =
-		hold_find(request->node, request->handle, STAKE_FCNTL, request->owner);
-
-	if (result) {
-		reply_error(request, result);
-		return;
-	}
-	const struct store_contender *conflict = find_conflict(queue, request, mine);
-	if (!conflict) {
-		reply_lock(request, F_UNLCK, 0);
-		return;
-	}
-	/* A process of another machine has no number here. */
-	pid_t pid =
-		conflict->ours ? lockspace_record(lockspace_holding_of(conflict->ours))->pid : 0;
-	reply_lock(request, conflict->shared ? F_RDLCK : F_WRLCK, pid);
-}
-
-void fs_getlk(struct request *request, struct handle *handle, uint64_t owner, int type,
-	uint64_t start, uint64_t end)
-{
-	struct store *store = request->fs->store;
-	const struct hold *hold = hold_of_handle(handle);
-
-	request->node = handle->node;
-	request->handle = handle;
-	request->owner = owner;
-	request->exclusive = type == F_WRLCK;
-	if (hold && hold->lost)
-		reply_error(request, -EIO);
-	else
-		store->ops->queue(store, handle->node->path, on_queue_read, request);
 }

@@ -158,9 +158,13 @@ void reply_written(struct request *request, size_t size)
 	fuse_reply_write(end_request(request, "written"), size);
 }
 
-void reply_lock(struct request *request, int type, pid_t pid)
+void reply_lock(struct request *request, int type, pid_t pid, uint64_t start, uint64_t end)
 {
-	struct flock lock = {.l_type = (short)type, .l_whence = SEEK_SET, .l_pid = pid};
+	struct flock lock = {.l_type = (short)type,
+		.l_whence = SEEK_SET,
+		.l_start = (off_t)start,
+		.l_len = end == RANGE_END ? 0 : (off_t)(end - start + 1),
+		.l_pid = pid};
 
 	fuse_reply_lock(end_request(request, type == F_UNLCK ? "free" : "held"), &lock);
 }
@@ -399,7 +403,7 @@ static void do_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info
 /* A length of 0 means: to the end, however far that may be. */
 static uint64_t last_byte(const struct flock *lock)
 {
-	return lock->l_len ? (uint64_t)lock->l_start + (uint64_t)lock->l_len - 1 : UINT64_MAX;
+	return lock->l_len ? (uint64_t)lock->l_start + (uint64_t)lock->l_len - 1 : RANGE_END;
 }
 
 static void do_setlk(

@@ -53,8 +53,9 @@ struct request {
 	uint64_t start, end;
 	bool exclusive, wait;
 	bool interruptible; /* request_on_interrupt was called */
-	bool downgrade;     /* from exclusive to shared, if nobody waits who would mind */
-	bool retry;         /* another request of the handle got the lock: look again */
+	unsigned int
+		parts; /* locks, or parts of them, that are being given back before it goes on */
+	bool retry;    /* another request of the handle got the lock: look again */
 	struct request *pending_prev, *pending_next; /* in handle->pending */
 	struct request *fcntl_prev, *fcntl_next;     /* in node->pending */
 
@@ -71,8 +72,8 @@ void reply_create(struct request *request, struct handle *handle, const struct s
 void reply_data(struct request *request, const void *data, size_t size);
 void reply_symlink(struct request *request, const char *text);
 void reply_written(struct request *request, size_t size);
-/* type: F_UNLCK if nothing is in the way */
-void reply_lock(struct request *request, int type, pid_t pid);
+/* type: F_UNLCK if nothing is in the way; end: the last byte */
+void reply_lock(struct request *request, int type, pid_t pid, uint64_t start, uint64_t end);
 void reply_xattr_size(struct request *request, size_t size);
 void reply_poll(struct request *request, unsigned int events);
 

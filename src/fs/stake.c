@@ -10,50 +10,57 @@
 #include "fs/signals.h"
 #include "lock/lockspace.h"
 
-static bool is_shared_by(const struct stake *stake, const struct handle *handle,
-	enum stake_kind kind, uint64_t owner)
+static bool is_shared_by(const struct stake *stake, const struct request *request)
 {
-	if (stake->kind == STAKE_FCNTL && kind == STAKE_FCNTL)
-		return stake->owner == owner;
-	return stake->handle == handle;
+	if (stake->kind == STAKE_FCNTL && request->kind == STAKE_FCNTL)
+		return stake->owner == request->owner;
+	return stake->handle == request->handle;
 }
 
-bool hold_is_shared_by(
-	const struct hold *hold, const struct handle *handle, enum stake_kind kind, uint64_t owner)
+bool hold_is_shared_by(const struct hold *hold, const struct request *request)
 {
 	const struct stake *stake;
 
 	DL_FOREACH(hold->stakes, stake) {
-		if (is_shared_by(stake, handle, kind, owner))
+		if (is_shared_by(stake, request))
 			return true;
 	}
 	return false;
 }
 
 /* An owner's ranges may have been locked through another of its handles. */
-static struct hold *find_hold_of_owner(struct node *node, uint64_t owner)
+static struct hold *find_hold_of_owner(const struct request *request)
 {
 	struct hold *hold;
 
-	if (!node->fcntl_stakes)
+	if (!request->node->fcntl_stakes)
 		return NULL;
-	DL_FOREACH(node->holds, hold) {
-		if (hold_is_shared_by(hold, NULL, STAKE_FCNTL, owner))
+	DL_FOREACH(request->node->holds, hold) {
+		if (!hold->of_ranges && hold_is_shared_by(hold, request))
 			return hold;
 	}
 	return NULL;
 }
 
-struct hold *hold_find(
-	struct node *node, const struct handle *handle, enum stake_kind kind, uint64_t owner)
+struct hold *hold_find(const struct request *request)
 {
 	const struct stake *stake;
 
-	DL_FOREACH2(handle->stakes, stake, handle_next) {
-		if (is_shared_by(stake, handle, kind, owner))
+	DL_FOREACH2(request->handle->stakes, stake, handle_next) {
+		if (!stake->hold->of_ranges && is_shared_by(stake, request))
 			return stake->hold;
 	}
-	return kind == STAKE_FCNTL ? find_hold_of_owner(node, owner) : NULL;
+	return request->kind == STAKE_FCNTL ? find_hold_of_owner(request) : NULL;
+}
+
+/* The one that says more about what can be done through the handle. */
+static struct hold *stronger(struct hold *a, struct hold *b)
+{
+	if (!a || b->lost)
+		return b;
+	if (a->lost || !lockspace_is_shared(a->holding))
+		return a;
+	return lockspace_is_shared(b->holding) ? a : b;
 }
 
 struct hold *hold_of_handle(const struct handle *handle)
@@ -62,8 +69,7 @@ struct hold *hold_of_handle(const struct handle *handle)
 	struct hold *found = NULL;
 
 	DL_FOREACH2(handle->stakes, stake, handle_next) {
-		if (!found || stake->hold->lost)
-			found = stake->hold;
+		found = stronger(found, stake->hold);
 	}
 	return found;
 }
@@ -98,7 +104,7 @@ struct hold *hold_new(struct node *node, struct holding *holding)
 	return hold;
 }
 
-static struct stake *find_stake(const struct hold *hold, const struct request *request)
+struct stake *stake_find(const struct hold *hold, const struct request *request)
 {
 	struct stake *stake;
 
@@ -112,44 +118,33 @@ static struct stake *find_stake(const struct hold *hold, const struct request *r
 	return NULL;
 }
 
-bool stake_is_covered(const struct hold *hold, const struct request *request)
-{
-	const struct stake *stake = find_stake(hold, request);
-	const struct range *range;
-
-	if (!stake || hold->stakes->next)
-		return false;
-	DL_FOREACH(stake->ranges, range) {
-		if (range->start < request->start || range->end > request->end)
-			return false;
-	}
-	return true;
-}
-
 void stake_add(struct hold *hold, const struct request *request)
 {
-	struct stake *stake = find_stake(hold, request);
+	struct stake *stake = stake_find(hold, request);
 
 	if (!stake) {
 		stake = xzalloc(sizeof(*stake));
 		stake->kind = (enum stake_kind)request->kind;
 		stake->handle = request->handle;
 		stake->owner = request->owner;
+		stake->pid = request->pid;
 		stake->hold = hold;
 		DL_APPEND(hold->stakes, stake);
 		DL_APPEND2(stake->handle->stakes, stake, handle_prev, handle_next);
 		hold->node->fcntl_stakes += stake->kind == STAKE_FCNTL;
 	}
 	if (stake->kind == STAKE_FCNTL)
-		ranges_add(&stake->ranges, request->start, request->end);
+		ranges_set(&stake->ranges, (struct range){.start = request->start,
+						   .end = request->end,
+						   .exclusive = request->exclusive});
 }
 
-static void stake_free(struct stake *stake)
+void stake_free(struct stake *stake)
 {
 	DL_DELETE(stake->hold->stakes, stake);
 	DL_DELETE2(stake->handle->stakes, stake, handle_prev, handle_next);
 	stake->hold->node->fcntl_stakes -= stake->kind == STAKE_FCNTL;
-	ranges_clear(&stake->ranges);
+	ranges_fini(&stake->ranges);
 	free(stake);
 }
 
@@ -178,40 +173,17 @@ void holds_free(struct node *node)
 		hold_free(node->holds);
 }
 
-static struct stake *find_own_stake(const struct request *request)
-{
-	const struct hold *hold;
-	struct stake *stake;
-
-	if (request->kind == STAKE_FCNTL) {
-		hold = find_hold_of_owner(request->handle->node, request->owner);
-		return hold ? find_stake(hold, request) : NULL;
-	}
-	DL_FOREACH2(request->handle->stakes, stake, handle_next) {
-		if ((int)stake->kind == request->kind)
-			return stake;
-	}
-	return NULL;
-}
-
-bool stake_may_change(const struct request *request, bool lock)
-{
-	const struct stake *stake = find_own_stake(request);
-
-	return !stake || ranges_may_change(stake->ranges, request->start, request->end, lock);
-}
-
 struct hold *stake_remove(const struct request *request)
 {
-	struct stake *stake = find_own_stake(request);
+	struct stake *stake;
 
+	DL_FOREACH2(request->handle->stakes, stake, handle_next) {
+		if ((int)stake->kind == request->kind)
+			break;
+	}
 	if (!stake)
 		return NULL;
 	struct hold *hold = stake->hold;
-	ranges_remove(&stake->ranges, request->start, request->end);
-	/* Of a lost lock nothing is worth keeping. */
-	if (stake->ranges && !hold->lost)
-		return NULL;
 	stake_free(stake);
 	return hold->lost || !hold->stakes ? hold : NULL;
 }

@@ -4,8 +4,11 @@
  *
  * A hold is a lock that this mount was granted; stakes are the reasons to keep it: the O_EXCL that
  * created it, an flock, the byte ranges of an fcntl owner.  Stakes of one open file description
- * share a hold, for within one handle locks do not exclude each other; so do all fcntl stakes of
- * one owner.  A hold without stakes is given back.
+ * share a hold, for within one handle locks do not exclude each other.  A hold without stakes is
+ * given back.
+ *
+ * What fcntl asks for, and its owner does not have, becomes a hold of its own, with one stake: the
+ * lock is of the stake's ranges and shrinks with them.  Any other hold is of the whole file.
  */
 #pragma once
 
@@ -13,7 +16,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "fs/ranges.h"
+#include "base/ranges.h"
 
 struct handle;
 struct holding;
@@ -31,8 +34,10 @@ enum stake_kind {
 struct stake {
 	enum stake_kind kind;
 	struct handle *handle; /* it was taken through */
-	uint64_t owner;        /* of an fcntl stake */
-	struct range *ranges;
+	/* Of an fcntl stake: whose it is, the process that asked, and what it has. */
+	uint64_t owner;
+	pid_t pid;
+	struct ranges ranges;
 	struct hold *hold;
 	struct stake *prev, *next;               /* in hold->stakes */
 	struct stake *handle_prev, *handle_next; /* in handle->stakes */
@@ -42,6 +47,7 @@ struct hold {
 	struct node *node;
 	struct holding *holding;
 	bool lost;
+	bool of_ranges; /* the lock is of its stake's ranges */
 	struct stake *stakes;
 	struct hold *prev, *next; /* in node->holds */
 
@@ -51,29 +57,25 @@ struct hold {
 	struct hold *signal_prev, *signal_next; /* in fs->signals */
 };
 
-/* True if such a request would share the hold. */
-bool hold_is_shared_by(
-	const struct hold *hold, const struct handle *handle, enum stake_kind kind, uint64_t owner);
-/* The hold that such a request would share, or NULL. */
-struct hold *hold_find(
-	struct node *node, const struct handle *handle, enum stake_kind kind, uint64_t owner);
-/* The hold of this handle in which it has a stake, a lost one before others; or NULL. */
+/* True if what is held is in the hands of who asks: such a request would share the hold. */
+bool hold_is_shared_by(const struct hold *hold, const struct request *request);
+/* The hold of the whole file that the request would share, or NULL. */
+struct hold *hold_find(const struct request *request);
+/* The hold of this handle in which it has a stake; a lost one, or else an exclusive one, before
+ * others; or NULL. */
 struct hold *hold_of_handle(const struct handle *handle);
 bool hold_has_stake(const struct hold *hold, enum stake_kind kind);
 /* True if there is no other stake than this kind's of this handle. */
 bool hold_is_only(const struct hold *hold, const struct handle *handle, enum stake_kind kind);
 
-/* True if the request's own stake is the only one, and its range covers all that it had. */
-bool stake_is_covered(const struct hold *hold, const struct request *request);
-
 /* The request got a lock: makes the hold of it, or puts the lock in place of a former one. */
 struct hold *hold_new(struct node *node, struct holding *holding);
 
-/* False if an fcntl request, to lock or else to unlock, would make too many ranges of its owner. */
-bool stake_may_change(const struct request *request, bool lock);
-
 /* Adds the request's reason, once. */
 void stake_add(struct hold *hold, const struct request *request);
+/* That of the request, to lock or unlock, in this hold; or NULL. */
+struct stake *stake_find(const struct hold *hold, const struct request *request);
+void stake_free(struct stake *stake);
 
 /*
  * Gives the lock back, with all stakes.  fn may be NULL, else as lockspace_release.  The hold is
@@ -83,8 +85,8 @@ typedef void hold_done_fn(void *user, int result);
 void hold_release(struct hold *hold, hold_done_fn *fn, void *user);
 
 /*
- * Takes away the stakes of a request to unlock (its kind, handle, owner, start and end).
- * Returns the hold if it has no stake left, for the caller to release; else NULL.
+ * Takes away the stake of an flock request to unlock.  Returns the hold if it has no stake left,
+ * for the caller to release; else NULL.
  */
 struct hold *stake_remove(const struct request *request);
 

@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "base/buffer.h"
+#include "base/util.h"
 #include "fs/fs.h"
 #include "store/policy.h"
 
@@ -15,6 +16,15 @@ static void add_line(struct buffer *text, const char *name, const char *value)
 	buffer_add_string(text, "\n");
 }
 
+/* What it has, if that is not the whole file. */
+static void add_part(struct buffer *text, const struct ranges *ranges)
+{
+	if (!ranges->count || ranges_are_one(ranges, 0, RANGE_END))
+		return;
+	cleanup(free_ptr) char *part = ranges_print(ranges);
+	add_line(text, "ranges", part);
+}
+
 char *fs_record_text(const struct record *record, uint64_t token, bool shared, const char *state)
 {
 	struct buffer text = {0};
@@ -24,6 +34,7 @@ char *fs_record_text(const struct record *record, uint64_t token, bool shared, c
 
 	buffer_addf(&text, "token=%" PRIu64 "\n", token);
 	add_line(&text, "mode", shared ? "shared" : "exclusive");
+	add_part(&text, &record->ranges);
 	if (record->known) {
 		strftime(since, sizeof(since), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&seconds, &tm));
 		add_line(&text, "host", record->host);

@@ -75,7 +75,7 @@ static void on_written(void *user, int result)
 	holding->writing = 0;
 	if (holding_may_be_freed(holding))
 		holding_free(holding);
-	else if (holding->writers)
+	else if (holding->writers || (holding->place.shrunk && holding->claim.state == CLAIM_HELD))
 		start_write(holding);
 }
 

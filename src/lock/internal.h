@@ -20,7 +20,17 @@ struct holding {
 
 	lockspace_taken_fn *on_taken;
 	lockspace_lost_fn *on_lost;
+	bool (*is_kin)(const void *user, const void *held);
 	void *user;
+	bool user_holds; /* it is not who asked any more, but what is held */
+
+	/* See struct lockspace_request. */
+	uint64_t attempted; /* the revision since which nothing may have changed */
+	bool patient;
+	bool is_refused; /* and will be parked when its try is over */
+	bool is_parked;
+	uint64_t news;                             /* of the name, when it last tried */
+	struct holding *parked_prev, *parked_next; /* in named->parked */
 
 	/* The answer, until it is delivered. */
 	bool answer_pending;
@@ -32,6 +42,7 @@ struct holding {
 	bool counted;   /* in space->claims */
 
 	struct waiter *released; /* wait for the place to be left */
+	struct waiter *parted;   /* wait for a part to be given back, by the record's version */
 	uint64_t writing;        /* the record's version that the store was given; 0 = none */
 	struct waiter *writers;
 };
@@ -49,8 +60,9 @@ struct lockspace {
 	struct loop_task deliver;
 	struct waiter *done; /* to be told 0 in the next turn */
 	bool suspended;
-	struct named_lock *due; /* whose queue is to be read */
-	unsigned int reads;     /* of queues, under way */
+	struct named_lock *stirred; /* in which those that are parked are to try again */
+	struct named_lock *due;     /* whose queue is to be read */
+	unsigned int reads;         /* of queues, under way */
 
 	size_t claims;  /* that are held, or waited for */
 	size_t content; /* bytes that the holders have written, all together */
@@ -62,15 +74,48 @@ struct named_lock {
 	struct lock lock;
 	struct lockspace *space;
 	char *path;
-	bool is_read; /* a read of the queue is under way */
-	bool is_due;  /* to be read, and in space->due */
+	bool is_read;    /* a read of the queue is under way */
+	bool is_due;     /* to be read, and in space->due */
+	bool again;      /* to be read once more when it is read */
+	bool parted;     /* somebody else has a part of the file */
+	uint64_t shrunk; /* at that revision somebody has given up a part; 0 = never */
+	uint64_t clear;  /* at that revision nobody else was in the queue; 0: before all */
 	struct named_lock *prev, *next;
+	struct holding *parked;
+	uint64_t news; /* that may make a difference to these, so far */
+	bool is_stirred;
+	struct named_lock *stirred_prev, *stirred_next; /* in space->stirred */
 	UT_hash_handle hh;
 };
 
 /* contents.c: false if there is no room for so many bytes more, which it logs. */
 bool content_fits(struct lockspace *space, size_t more);
 
+/* parts.c */
+/* Takes its place now, or not at all, as lock_ops.place is to do for a try. */
+void lockspace_try(struct holding *holding);
+/* Somebody may not be in the way any more: those that are parked try again, in the next turn. */
+void named_stir(struct named_lock *named);
+/* Does that. */
+void lockspace_try_again(struct lockspace *space);
+/* The patient holding's try was refused, and is over now. */
+void holding_park(struct holding *holding);
+void holding_unpark(struct holding *holding);
+/* What the store says of others' places, in the engine's words. */
+struct rival *rivals_of(struct named_lock *named, const struct store_queue *queue);
+void rival_free(struct rival *rival);
+
+/* news.c */
+extern const struct store_events lockspace_events;
+/* The queue is to be read, once more if it is just being read. */
+void named_read_again(struct named_lock *named);
+
 /* lockspace.c */
+/* The waiters are told 0 in the next turn. */
+void tell_later(struct lockspace *space, struct waiter **list);
+/* The store's answer to what was asked for with lock_ops.place; queue: of a join. */
+void holding_placed(struct holding *holding, int result, const struct store_queue *queue);
+void named_settled(struct named_lock *named);
+struct named_lock *lockspace_named(struct lockspace *space, const char *path);
 bool holding_may_be_freed(const struct holding *holding);
 void holding_free(struct holding *holding);

@@ -3,106 +3,13 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <string.h>
 #include <utlist.h>
 
 #include "base/util.h"
+#include "lock/view.h"
 
 /* So that there is always one for the store to send, and few that a grant has to wait for. */
 enum { MAX_JOINING = 4 };
-
-/* --- the view --- */
-
-static struct rival *rival_of(struct lock_entry *entry)
-{
-	return container_of(entry, struct rival, entry);
-}
-
-static bool is_waiting(const struct lock_entry *entry)
-{
-	return entry->claim && entry->claim->state == CLAIM_WAITING;
-}
-
-/* Puts it in its place; most belong at the end. */
-static void view_insert(struct lock *lock, struct lock_entry *entry)
-{
-	struct lock_entry *after = lock->view ? lock->view->prev : NULL;
-
-	while (after && after->token > entry->token)
-		after = after == lock->view ? NULL : after->prev;
-	if (after)
-		DL_APPEND_ELEM(lock->view, after, entry);
-	else
-		DL_PREPEND(lock->view, entry);
-	lock->exclusive += !entry->shared;
-	lock->waiting += is_waiting(entry);
-}
-
-static void view_remove(struct lock *lock, struct lock_entry *entry)
-{
-	DL_DELETE(lock->view, entry);
-	lock->exclusive -= !entry->shared;
-	lock->waiting -= is_waiting(entry);
-}
-
-static void drop_rival(struct lock *lock, struct lock_entry *entry)
-{
-	view_remove(lock, entry);
-	lock->ops->drop(rival_of(entry));
-}
-
-/* Of one token there may be several: what another program puts in one transaction is equally old.
- */
-static bool has_rival(const struct lock *lock, const struct rival *rival)
-{
-	for (struct lock_entry *e = lock->view ? lock->view->prev : NULL;
-		e && e->token >= rival->entry.token; e = e == lock->view ? NULL : e->prev) {
-		if (e->token == rival->entry.token && !e->claim &&
-			strcmp(rival_of(e)->id, rival->id) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* Nobody has two places of one id at a time; and who goes is mostly the first. */
-static void bury(struct lock *lock, const struct rival *tomb)
-{
-	struct lock_entry *e;
-
-	for (e = lock->view; e && e->token < tomb->entry.token; e = e->next) {
-		if (!e->claim && strcmp(rival_of(e)->id, tomb->id) == 0) {
-			drop_rival(lock, e);
-			return;
-		}
-	}
-}
-
-/* What was read may be older than the news that came meanwhile. */
-static void bury_all(struct lock *lock)
-{
-	struct rival *tomb = lock->tombs;
-
-	for (; tomb; tomb = tomb->next)
-		bury(lock, tomb);
-}
-
-static bool is_reading(const struct lock *lock)
-{
-	return lock->reading || lock->joining;
-}
-
-/* A read that is still to come may show only what is younger than `known`. */
-static void forget_tombs(struct lock *lock)
-{
-	struct rival *tomb, *next;
-
-	LL_FOREACH_SAFE(lock->tombs, tomb, next) {
-		if (is_reading(lock) && tomb->entry.token > lock->known)
-			continue;
-		LL_DELETE(lock->tombs, tomb);
-		lock->ops->drop(tomb);
-	}
-}
 
 /* --- granting --- */
 
@@ -121,12 +28,6 @@ static void grant(struct claim *claim)
 	answer(claim, CLAIM_GRANTED);
 }
 
-/* A held claim that this one replaces is the only one that may be before it. */
-static bool is_replacing(const struct claim *claim)
-{
-	return claim->replaces && claim->replaces->state == CLAIM_HELD;
-}
-
 /*
  * Of joins under way it is not known yet where they are in the queue, but that it is behind all
  * that was known when they were asked for.
@@ -137,7 +38,7 @@ static bool may_be_preceded(const struct lock *lock, const struct claim *claim)
 
 	DL_FOREACH(lock->joining, other) {
 		if (other->asked_after < claim->token && !other->canceled &&
-			!(other->shared && claim->shared))
+			lock_is_barred(claim, other->shared, other->ranges))
 			return true;
 	}
 	return false;
@@ -149,7 +50,7 @@ static void grant_shared(struct lock *lock)
 	struct lock_entry *e = lock->view->prev;
 
 	for (size_t left = lock->waiting; left; e = e->prev) {
-		if (!is_waiting(e))
+		if (!view_is_waiting(e))
 			continue;
 		left--;
 		if (!may_be_preceded(lock, e->claim))
@@ -157,10 +58,20 @@ static void grant_shared(struct lock *lock)
 	}
 }
 
-/* Grants whatever has nobody in its way.  Nothing behind an exclusive place and another can be. */
+/* True if somebody before it is in its way. */
+static bool has_to_wait(const struct lock *lock, struct claim *claim)
+{
+	for (const struct lock_entry *e = lock->view; e != &claim->entry; e = e->next) {
+		if (view_is_barred_by(claim, e) && !view_is_held_kin(claim, e))
+			return true;
+	}
+	return may_be_preceded(lock, claim);
+}
+
+/* Grants whatever has nobody in its way: past a wall only one's own, past two of them nothing. */
 static void evaluate(struct lock *lock)
 {
-	size_t before = 0, exclusive_before = 0;
+	struct lock_entry *e, *wall = NULL;
 
 	if (lock->suspended || !lock->waiting)
 		return;
@@ -168,15 +79,15 @@ static void evaluate(struct lock *lock)
 		grant_shared(lock);
 		return;
 	}
-	for (struct lock_entry *e = lock->view; e && (before < 2 || !exclusive_before);
-		e = e->next) {
-		struct claim *claim = e->claim;
-		if (is_waiting(e) &&
-			(claim->shared ? exclusive_before : before - is_replacing(claim)) == 0 &&
-			!may_be_preceded(lock, claim))
-			grant(claim);
-		before++;
-		exclusive_before += !e->shared;
+	DL_FOREACH(lock->view, e) {
+		if (view_is_waiting(e) && (!wall || view_is_held_kin(e->claim, wall)) &&
+			!has_to_wait(lock, e->claim))
+			grant(e->claim);
+		if (!view_is_wall(e))
+			continue;
+		if (wall || !e->claim || e->claim->state != CLAIM_HELD)
+			return;
+		wall = e;
 	}
 }
 
@@ -189,23 +100,8 @@ static void leave_place(struct lock *lock, struct claim *claim)
 	lock->ops->leave(claim);
 }
 
-/* Nobody may point at a claim that its owner is about to free. */
-static void unlink_replaced(struct claim *claim)
-{
-	struct claim *replacer, *next;
-
-	if (claim->replaces)
-		LL_DELETE2(claim->replaces->replacers, claim, next_replacer);
-	claim->replaces = NULL;
-	LL_FOREACH_SAFE2(claim->replacers, replacer, next, next_replacer) {
-		replacer->replaces = NULL;
-	}
-	claim->replacers = NULL;
-}
-
 static void over(struct lock *lock, struct claim *claim)
 {
-	unlink_replaced(claim);
 	claim->state = CLAIM_OVER;
 	lock->claims--;
 	lock->ops->over(claim);
@@ -214,7 +110,8 @@ static void over(struct lock *lock, struct claim *claim)
 static void enter_view(struct lock *lock, struct claim *claim, uint64_t token)
 {
 	claim->token = token;
-	claim->entry = (struct lock_entry){.token = token, .shared = claim->shared, .claim = claim};
+	claim->entry = (struct lock_entry){
+		.token = token, .shared = claim->shared, .ranges = claim->ranges, .claim = claim};
 	view_insert(lock, &claim->entry);
 }
 
@@ -226,14 +123,14 @@ static void note_revision(struct lock *lock, uint64_t revision)
 }
 
 /* True if somebody here has, or waits for, what this try wants. */
-static bool is_busy_here(const struct lock *lock, const struct claim *claim)
+static bool is_busy_here(const struct lock *lock, struct claim *claim)
 {
 	const struct lock_entry *e;
 
 	if (claim->shared && !lock->exclusive)
 		return false;
 	DL_FOREACH(lock->view, e) {
-		if (e->claim && e->claim != claim->replaces && !(claim->shared && e->shared))
+		if (e->claim && view_is_barred_by(claim, e) && !view_is_held_kin(claim, e))
 			return true;
 	}
 	return false;
@@ -273,32 +170,36 @@ static void learn(struct lock *lock, uint64_t revision, struct rival *rivals)
 	while (rivals) {
 		struct rival *rival = rivals;
 		rivals = rival->next;
-		if (rival->entry.token <= known || has_rival(lock, rival))
+		bool may_be_there = rival->entry.token > known || rival->changed;
+		struct rival *former = may_be_there ? view_find_rival(lock, rival) : NULL;
+		if (former)
+			view_update_rival(lock, former, rival);
+		if (rival->entry.token <= known || former)
 			lock->ops->drop(rival);
 		else
 			view_insert(lock, &rival->entry);
 	}
 	if (revision > lock->known)
 		lock->known = revision;
-	bury_all(lock);
+	view_bury_all(lock);
 }
 
 /*
- * A try succeeded: whoever could have been in its way was not there.  Who came later may be known
- * already, if the answer took its time.
+ * A try succeeded: whoever could have been in its way was not there, or had given up a part that
+ * was, of which we will hear.  Who came later may be known already, if the answer took its time.
  */
 static void try_succeeded(struct lock *lock, struct claim *claim, uint64_t token)
 {
 	struct lock_entry *e, *next;
 
 	DL_FOREACH_SAFE(lock->view, e, next) {
-		if (!e->claim && e->token < token && !(claim->shared && e->shared))
-			drop_rival(lock, e);
+		if (!e->claim && e->token < token && !e->ranges && view_is_barred_by(claim, e))
+			view_drop_rival(lock, e);
 	}
-	/* After a shared one there may be other shared places which were not shown. */
-	if (!claim->shared && token > lock->known)
-		lock->known = token;
 	enter_view(lock, claim, token);
+	/* Beside any other there may be places which were not shown. */
+	if (view_is_wall(&claim->entry) && token > lock->known)
+		lock->known = token;
 	grant(claim);
 }
 
@@ -321,6 +222,7 @@ static void doubt(struct lock *lock)
 
 	lock->known = 0;
 	lock->latest = 0;
+	lock->doubted = lock->arrivals;
 	DL_FOREACH(lock->view, e) {
 		if (e->claim)
 			lock->latest = e->token;
@@ -338,9 +240,9 @@ void lock_fini(struct lock *lock)
 {
 	assert(lock->claims == 0);
 	while (lock->view)
-		drop_rival(lock, lock->view);
+		view_drop_rival(lock, lock->view);
 	lock->reading = 0;
-	forget_tombs(lock);
+	view_forget_tombs(lock);
 }
 
 void lock_take(struct lock *lock, struct claim *claim)
@@ -350,9 +252,6 @@ void lock_take(struct lock *lock, struct claim *claim)
 	claim->answered = false;
 	claim->canceled = false;
 	claim->arrival = ++lock->arrivals;
-	claim->replacers = NULL;
-	if (claim->replaces)
-		LL_PREPEND2(claim->replaces->replacers, claim, next_replacer);
 	lock->claims++;
 	DL_APPEND(lock->entering, claim);
 	send_next(lock);
@@ -361,7 +260,6 @@ void lock_take(struct lock *lock, struct claim *claim)
 void lock_leave(struct lock *lock, struct claim *claim, int result)
 {
 	answer(claim, result);
-	unlink_replaced(claim);
 	switch (claim->state) {
 	case CLAIM_NEW:
 		DL_DELETE(lock->entering, claim);
@@ -421,7 +319,7 @@ void lock_placed(struct lock *lock, struct claim *claim, int outcome, uint64_t t
 	else
 		DL_DELETE(lock->joining, claim);
 	lock->joining_count -= !claim->try;
-	forget_tombs(lock);
+	view_forget_tombs(lock);
 	if (outcome == LOCK_NO_SESSION)
 		lock->suspended = true;
 	if (claim->canceled && (outcome == LOCK_NO_SESSION || outcome == LOCK_NOT_PLACED)) {
@@ -456,8 +354,8 @@ void lock_left(struct lock *lock, struct claim *claim)
 void lock_removed(struct lock *lock, struct rival *tomb)
 {
 	note_revision(lock, tomb->entry.token);
-	bury(lock, tomb);
-	if (is_reading(lock)) {
+	view_bury(lock, tomb);
+	if (view_is_reading(lock)) {
 		tomb->next = lock->tombs;
 		lock->tombs = tomb;
 	} else {
@@ -482,6 +380,24 @@ void lock_gone(struct lock *lock, struct claim *claim)
 	send_next(lock);
 }
 
+void lock_kin_changed(struct lock *lock)
+{
+	evaluate(lock);
+}
+
+void lock_shrunk(struct lock *lock, struct claim *claim)
+{
+	struct lock_entry *e = &claim->entry;
+
+	if (claim->state != CLAIM_HELD && claim->state != CLAIM_WAITING)
+		return;
+	lock->exclusive -= !e->shared;
+	e->shared = claim->shared;
+	e->ranges = claim->ranges;
+	lock->exclusive += !e->shared;
+	evaluate(lock);
+}
+
 void lock_read_begin(struct lock *lock)
 {
 	lock->reading++;
@@ -498,7 +414,7 @@ static bool drop_unseen(struct lock *lock, uint64_t revision, const struct rival
 			seen = seen->next;
 		if (e->claim || e->token > revision || (seen && seen->entry.token == e->token))
 			continue;
-		drop_rival(lock, e);
+		view_drop_rival(lock, e);
 		dropped = true;
 	}
 	return dropped;
@@ -514,7 +430,7 @@ bool lock_read_end(struct lock *lock, uint64_t revision, struct rival *rivals)
 		learn(lock, revision, rivals);
 	}
 	lock->reading--;
-	forget_tombs(lock);
+	view_forget_tombs(lock);
 	evaluate(lock);
 	return dropped;
 }
@@ -552,8 +468,8 @@ bool lock_is_contended(const struct lock *lock)
 
 	for (const struct lock_entry *e = lock->view; e; e = e->next) {
 		rival = rival || !e->claim;
-		if (e->claim && e->claim->state == CLAIM_WAITING)
-			return rival;
+		if (rival && view_is_waiting(e))
+			return true;
 	}
 	return false;
 }

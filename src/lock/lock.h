@@ -19,14 +19,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/ranges.h"
+
 struct claim;
 struct lock;
 
 /* A place in the view. */
 struct lock_entry {
 	uint64_t token;
-	bool shared;
-	struct claim *claim; /* NULL: a rival's */
+	bool shared;                 /* none of it is exclusive */
+	const struct ranges *ranges; /* borrowed; NULL: the whole file */
+	struct claim *claim;         /* NULL: a rival's */
 	struct lock_entry *prev, *next;
 };
 
@@ -34,7 +37,9 @@ struct lock_entry {
 struct rival {
 	struct lock_entry entry;
 	char *id;
-	bool symlink;       /* the owner's own, as is the id */
+	struct ranges ranges; /* the entry's, or empty; the owner's own, as are these */
+	uint64_t changed;     /* the revision at which they were so; 0: as they once were */
+	bool symlink;
 	struct rival *next; /* while in a list that the owner passes in */
 };
 
@@ -53,13 +58,9 @@ enum { CLAIM_GRANTED = 0, CLAIM_BUSY = 1 };
 
 struct claim {
 	/* Set by the owner. */
-	bool shared;
-	bool try; /* take it now or not at all */
-	/*
-	 * Held by the same user, so not in its way; or NULL.  A shared claim may replace an
-	 * exclusive one only as a try.
-	 */
-	struct claim *replaces;
+	bool shared;                 /* none of it is exclusive */
+	const struct ranges *ranges; /* borrowed, and changed by lock_shrunk only; NULL: whole */
+	bool try;                    /* take it now or not at all */
 
 	/* To be read by the owner. */
 	enum claim_state state;
@@ -70,9 +71,7 @@ struct claim {
 	bool answered;
 	bool canceled; /* is to leave as soon as the store has answered */
 	uint64_t arrival;
-	uint64_t asked_after;        /* as a join: its token will be larger than this */
-	struct claim *replacers;     /* whose `replaces` points here */
-	struct claim *next_replacer; /* in replaces->replacers */
+	uint64_t asked_after; /* as a join: its token will be larger than this */
 	struct lock_entry entry;
 	struct claim *prev, *next; /* in lock->entering or lock->joining */
 };
@@ -93,6 +92,8 @@ struct lock_ops {
 	void (*over)(struct claim *claim);
 	/* The rival is the owner's again. */
 	void (*drop)(struct rival *rival);
+	/* True if `held` is held by the same user, and so not in the way of `claim`. */
+	bool (*is_kin)(struct claim *claim, struct claim *held);
 };
 
 struct lock {
@@ -109,6 +110,11 @@ struct lock {
 	size_t leaving;       /* claims in CLAIM_LEAVING */
 	size_t claims;        /* that are not over */
 	uint64_t arrivals;    /* of claims, so far */
+	/*
+	 * When one that arrived up to this one is placed, the queue is to be read: nothing is known
+	 * by which it could be told whether what its answer showed has gone since.
+	 */
+	uint64_t doubted;
 	unsigned int reading; /* queue reads under way */
 	struct rival *tombs;  /* places that went while something was read; token = when */
 	bool suspended;       /* no session: nothing is sent and nothing granted */
@@ -153,6 +159,12 @@ void lock_removed(struct lock *lock, struct rival *tomb);
 /* The claim's place has gone without our doing. */
 void lock_gone(struct lock *lock, struct claim *claim);
 
+/* ops->is_kin may be true of what it was not. */
+void lock_kin_changed(struct lock *lock);
+
+/* The claim, which may be held, has less than before: its `ranges` and `shared` say what. */
+void lock_shrunk(struct lock *lock, struct claim *claim);
+
 /*
  * Around a read of the whole queue.  lock_read_end takes what it showed, in the order of tokens, or
  * NULL with revision 0 if it failed; it returns true if it showed that a rival had gone of which
@@ -165,6 +177,11 @@ bool lock_read_end(struct lock *lock, uint64_t revision, struct rival *rivals);
 void lock_suspend(struct lock *lock);
 /* There is a new session. */
 void lock_resume(struct lock *lock);
+
+/* True if something is held here by the same user. */
+bool lock_has_kin(const struct lock *lock, struct claim *claim);
+/* True if such a place would be in the way of the claim. */
+bool lock_is_barred(const struct claim *claim, bool shared, const struct ranges *ranges);
 
 /* True if a claim here waits behind somebody else's place. */
 bool lock_is_contended(const struct lock *lock);

@@ -10,8 +10,7 @@
 #include "event/loop.h"
 #include "lock/internal.h"
 
-/* The waiters are told 0 in the next turn. */
-static void tell_later(struct lockspace *space, struct waiter **list)
+void tell_later(struct lockspace *space, struct waiter **list)
 {
 	DL_CONCAT(space->done, *list);
 	*list = NULL;
@@ -21,7 +20,7 @@ static void tell_later(struct lockspace *space, struct waiter **list)
 
 /* --- names --- */
 
-static struct named_lock *find_named(struct lockspace *space, const char *path)
+struct named_lock *lockspace_named(struct lockspace *space, const char *path)
 {
 	struct named_lock *named;
 
@@ -33,7 +32,7 @@ static const struct lock_ops lock_ops;
 
 static struct named_lock *get_named(struct lockspace *space, const char *path)
 {
-	struct named_lock *named = find_named(space, path);
+	struct named_lock *named = lockspace_named(space, path);
 
 	if (named)
 		return named;
@@ -46,12 +45,14 @@ static struct named_lock *get_named(struct lockspace *space, const char *path)
 }
 
 /* To be called at the end of whatever may have ended the last thing that went on with the name. */
-static void named_settled(struct named_lock *named)
+void named_settled(struct named_lock *named)
 {
-	if (named->lock.claims || named->is_read)
+	if (named->lock.claims || named->is_read || named->parked)
 		return;
 	if (named->is_due)
 		DL_DELETE(named->space->due, named);
+	if (named->is_stirred)
+		DL_DELETE2(named->space->stirred, named, stirred_prev, stirred_next);
 	HASH_DEL(named->space->locks, named);
 	lock_fini(&named->lock);
 	free(named->path);
@@ -65,45 +66,27 @@ static struct holding *holding_of(struct claim *claim)
 	return container_of(claim, struct holding, claim);
 }
 
-static struct rival *rivals_of(const struct store_queue *queue)
+void holding_placed(struct holding *holding, int result, const struct store_queue *queue)
 {
-	struct rival *rivals = NULL;
-
-	for (size_t i = queue ? queue->count : 0; i-- > 0;) {
-		const struct store_contender *contender = &queue->contenders[i];
-		if (contender->ours)
-			continue;
-		struct rival *rival = xzalloc(sizeof(*rival));
-		rival->entry.token = contender->token;
-		rival->entry.shared = contender->shared;
-		rival->id = xstrdup(contender->id);
-		rival->symlink = contender->symlink;
-		LL_PREPEND(rivals, rival);
-	}
-	return rivals;
-}
-
-static void on_joined(void *user, int result, const struct store_queue *queue)
-{
-	struct holding *holding = user;
 	struct named_lock *named = holding->named;
-	int outcome = result == STORE_LOST ? LOCK_NO_SESSION : result;
-
-	lock_placed(&named->lock, &holding->claim, outcome, holding->place.token,
-		queue ? queue->revision : 0, rivals_of(queue));
-	named_settled(named);
-}
-
-static void on_tried(void *user, int result)
-{
-	struct holding *holding = user;
-	struct named_lock *named = holding->named;
+	uint64_t arrival = holding->claim.arrival;
 	int outcome = result == STORE_BUSY   ? LOCK_NOT_PLACED
 		      : result == STORE_LOST ? LOCK_NO_SESSION
 					     : result;
 
-	lock_placed(&named->lock, &holding->claim, outcome, holding->place.token, 0, NULL);
+	/* Somebody has less than this shows, and said so before anybody here could listen. */
+	if (queue && queue->revision < named->shrunk)
+		named_read_again(named);
+	lock_placed(&named->lock, &holding->claim, outcome, holding->place.token,
+		queue ? queue->revision : 0, rivals_of(named, queue));
+	if (arrival <= named->lock.doubted && lock_is_contended(&named->lock))
+		named_read_again(named);
 	named_settled(named);
+}
+
+static void on_joined(void *user, int result, const struct store_queue *queue)
+{
+	holding_placed(user, result, queue);
 }
 
 static void op_place(struct claim *claim)
@@ -112,9 +95,7 @@ static void op_place(struct claim *claim)
 	struct store *store = holding->space->store;
 
 	if (claim->try)
-		store->ops->try(store, &holding->place,
-			claim->replaces ? &holding_of(claim->replaces)->place : NULL, on_tried,
-			holding);
+		lockspace_try(holding);
 	else
 		store->ops->join(store, &holding->place, claim->lock->known, claim->lock->claims,
 			on_joined, holding);
@@ -150,9 +131,8 @@ static void op_leave(struct claim *claim)
 	store->ops->leave(store, &holding->place, on_left, holding);
 }
 
-static void op_answer(struct claim *claim, int result)
+static void answer(struct holding *holding, int result)
 {
-	struct holding *holding = holding_of(claim);
 	struct lockspace *space = holding->space;
 
 	loop_timer_disarm(&holding->timer);
@@ -160,6 +140,16 @@ static void op_answer(struct claim *claim, int result)
 	holding->result = result;
 	DL_APPEND(space->answers, holding);
 	loop_defer(space->loop, &space->deliver);
+}
+
+/* Who is patient waits as well for a store that does not answer. */
+static void op_answer(struct claim *claim, int result)
+{
+	struct holding *holding = holding_of(claim);
+
+	holding->is_refused = holding->patient && (result == CLAIM_BUSY || result == -EIO);
+	if (!holding->is_refused)
+		answer(holding, result);
 }
 
 static void op_lost(struct claim *claim)
@@ -183,6 +173,7 @@ void holding_free(struct holding *holding)
 {
 	loop_timer_disarm(&holding->timer);
 	tell_later(holding->space, &holding->released);
+	tell_later(holding->space, &holding->parted);
 	DL_DELETE2(holding->space->all, holding, all_prev, all_next);
 	uncount(holding);
 	lockspace_resize(holding, 0);
@@ -197,15 +188,23 @@ bool holding_may_be_freed(const struct holding *holding)
 
 static void op_over(struct claim *claim)
 {
-	uncount(holding_of(claim));
-	if (holding_may_be_freed(holding_of(claim)))
-		holding_free(holding_of(claim));
+	struct holding *holding = holding_of(claim);
+
+	if (holding->is_refused) {
+		holding_park(holding);
+		return;
+	}
+	uncount(holding);
+	if (holding_may_be_freed(holding))
+		holding_free(holding);
 }
 
-static void op_drop(struct rival *rival)
+static bool op_is_kin(struct claim *claim, struct claim *held)
 {
-	free(rival->id);
-	free(rival);
+	const struct holding *asking = holding_of(claim), *holding = holding_of(held);
+
+	return asking->is_kin && !asking->user_holds && holding->user_holds &&
+	       asking->is_kin(asking->user, holding->user);
 }
 
 static const struct lock_ops lock_ops = {
@@ -214,7 +213,8 @@ static const struct lock_ops lock_ops = {
 	.answer = op_answer,
 	.lost = op_lost,
 	.over = op_over,
-	.drop = op_drop,
+	.drop = rival_free,
+	.is_kin = op_is_kin,
 };
 
 /* --- delivering answers --- */
@@ -244,6 +244,7 @@ static void on_deliver(struct loop_task *task)
 	struct lockspace *space = container_of(task, struct lockspace, deliver);
 	struct waiter *done = take(space->done);
 
+	lockspace_try_again(space);
 	waiters_tell(&done, UINT64_MAX, 0);
 	while (space->answers) {
 		struct holding *holding = space->answers;
@@ -253,134 +254,6 @@ static void on_deliver(struct loop_task *task)
 		loop_run_deadlines(space->loop);
 	}
 }
-
-/* --- news of the store --- */
-
-/* Queues are read because something of ours waits there. */
-static bool shows_ours(const struct store_queue *queue)
-{
-	for (size_t i = 0; i < queue->count; i++) {
-		if (queue->contenders[i].ours)
-			return true;
-	}
-	return false;
-}
-
-static void read_due(struct lockspace *space);
-
-static void on_queue_read(void *user, int result, const struct store_queue *queue)
-{
-	struct named_lock *named = user;
-	struct lockspace *space = named->space;
-	struct store *store = space->store;
-
-	space->reads--;
-	named->is_read = false;
-	/* One without may be another's; or ours has gone, of which we will hear. */
-	if (queue && !shows_ours(queue))
-		queue = NULL;
-	if (lock_read_end(&named->lock, queue ? queue->revision : 0, rivals_of(queue))) {
-		log_trace("lock %s: the store had not told of a release", named->path);
-		store->ops->deaf(store);
-	}
-	named_settled(named);
-	read_due(space);
-}
-
-static void read_queue(struct named_lock *named)
-{
-	struct store *store = named->space->store;
-
-	named->is_read = true;
-	named->space->reads++;
-	lock_read_begin(&named->lock);
-	store->ops->queue(store, named->path, on_queue_read, named);
-}
-
-/* A few at a time: who looks a name up meanwhile must not wait for them all. */
-static void read_due(struct lockspace *space)
-{
-	enum { AT_ONCE = 128 };
-
-	while (space->due && space->reads < AT_ONCE) {
-		struct named_lock *named = space->due;
-		DL_DELETE(space->due, named);
-		named->is_due = false;
-		read_queue(named);
-	}
-}
-
-static void on_recheck(void *user)
-{
-	struct lockspace *space = user;
-	struct named_lock *named, *next;
-
-	HASH_ITER(hh, space->locks, named, next) {
-		if (named->is_read || named->is_due || !lock_is_contended(&named->lock))
-			continue;
-		named->is_due = true;
-		DL_APPEND(space->due, named);
-	}
-	read_due(space);
-}
-
-static void on_session(void *user, enum store_session state)
-{
-	struct lockspace *space = user;
-	bool suspended = state == STORE_SESSION_LOST;
-	struct named_lock *named, *next;
-
-	if (suspended != space->suspended) {
-		space->suspended = suspended;
-		HASH_ITER(hh, space->locks, named, next) {
-			if (suspended)
-				lock_suspend(&named->lock);
-			else
-				lock_resume(&named->lock);
-			named_settled(named);
-		}
-	}
-}
-
-static void on_gone(void *user, struct store_place *place)
-{
-	struct holding *holding = container_of(place, struct holding, place);
-
-	lock_gone(&holding->named->lock, &holding->claim);
-}
-
-static void on_removed(void *user, const char *path, const char *id, uint64_t revision)
-{
-	struct named_lock *named = find_named(user, path);
-
-	if (!named)
-		return;
-	struct rival *tomb = xzalloc(sizeof(*tomb));
-	tomb->entry.token = revision;
-	tomb->id = xstrdup(id);
-	lock_removed(&named->lock, tomb);
-}
-
-/* While the store is away nobody waits for it who need not. */
-static void on_reachable(void *user, bool reachable)
-{
-	struct lockspace *space = user;
-	struct holding *holding;
-
-	if (reachable)
-		return;
-	DL_FOREACH2(space->leaving, holding, leaving_next) {
-		tell_later(space, &holding->released);
-	}
-}
-
-static const struct store_events store_events = {
-	.session = on_session,
-	.gone = on_gone,
-	.removed = on_removed,
-	.recheck = on_recheck,
-	.reachable = on_reachable,
-};
 
 /* --- the interface --- */
 
@@ -395,7 +268,7 @@ struct lockspace *lockspace_new(
 	space->limits = *limits;
 	space->suspended = true;
 	space->deliver.fn = on_deliver;
-	store->events = &store_events;
+	store->events = &lockspace_events;
 	store->user = space;
 	return space;
 }
@@ -409,6 +282,7 @@ static void free_holdings(struct lockspace *space)
 		if (holding->claim.state != CLAIM_OVER)
 			holding->claim.lock->claims--;
 		waiters_free(&holding->released);
+		waiters_free(&holding->parted);
 		waiters_free(&holding->writers);
 		holding_free(holding);
 	}
@@ -441,12 +315,11 @@ static void on_try_timeout(struct loop_timer *timer)
 	named_settled(named);
 }
 
-/* One that replaces another comes in its stead. */
 static bool has_room_for(struct lockspace *space, const struct lockspace_request *request)
 {
 	if (!content_fits(space, request->record->content_size))
 		return false;
-	if (request->replaces || space->claims < space->limits.claims)
+	if (request->instead || space->claims < space->limits.claims)
 		return true;
 	if (log_is_due(&space->claims_complained_at, loop_clock()))
 		log_warning("%zu locks are held or waited for (max_claims): asking for more fails "
@@ -472,7 +345,10 @@ static struct holding *holding_new(struct lockspace *space, const struct lockspa
 	holding->claim.state = CLAIM_OVER;
 	holding->claim.shared = request->shared;
 	holding->claim.try = request->try;
-	holding->claim.replaces = request->replaces ? &request->replaces->claim : NULL;
+	if (holding->record.ranges.count)
+		holding->claim.ranges = &holding->record.ranges;
+	holding->is_kin = request->is_kin;
+	holding->patient = request->patient;
 	return holding;
 }
 
@@ -481,14 +357,14 @@ struct holding *lockspace_take(struct lockspace *space, const struct lockspace_r
 	struct holding *holding = holding_new(space, request);
 
 	if (!has_room_for(space, request)) {
-		op_answer(&holding->claim, -ENOSPC);
+		answer(holding, -ENOSPC);
 		return holding;
 	}
 	space->claims++;
 	holding->counted = true;
 	holding->named = get_named(space, request->path);
 	holding->place.path = holding->named->path;
-	if (request->try) {
+	if (request->try && !request->patient) {
 		bool reachable = space->store->ops->reachable(space->store);
 		loop_timer_arm(space->loop, &holding->timer,
 			loop_clock() + (reachable ? space->timeout : 0));
@@ -500,16 +376,37 @@ struct holding *lockspace_take(struct lockspace *space, const struct lockspace_r
 void lockspace_set_user(struct holding *holding, void *user)
 {
 	holding->user = user;
+	holding->user_holds = true;
+}
+
+void lockspace_kin_changed(struct holding *holding)
+{
+	lock_kin_changed(&holding->named->lock);
+}
+
+/* Between two tries. */
+static void give_up(struct holding *holding)
+{
+	if (holding->is_parked)
+		holding_unpark(holding);
+	holding->is_refused = false;
+	answer(holding, -EINTR);
+	named_settled(holding->named);
 }
 
 void lockspace_cancel(struct holding *holding)
 {
 	struct named_lock *named = holding->named;
 
+	if (holding->is_refused || holding->is_parked) {
+		give_up(holding);
+		return;
+	}
 	if (holding->answer_pending || holding->claim.answered)
 		return;
 	loop_timer_disarm(&holding->timer);
 	lock_leave(&named->lock, &holding->claim, -EINTR);
+	named_stir(named);
 	named_settled(named);
 }
 
@@ -529,6 +426,7 @@ void lockspace_release(struct holding *holding, lockspace_done_fn *on_done, void
 	if (on_done)
 		lockspace_await(holding, on_done, user);
 	lock_leave(&named->lock, &holding->claim, -EINTR);
+	named_stir(named);
 	named_settled(named);
 }
 
@@ -556,7 +454,7 @@ bool lockspace_waits_for_symlink(const struct holding *holding)
 
 struct holding *lockspace_find(struct lockspace *space, const char *path)
 {
-	struct named_lock *named = find_named(space, path);
+	struct named_lock *named = lockspace_named(space, path);
 	struct claim *claim = named ? lock_first_claim(&named->lock) : NULL;
 
 	return claim ? holding_of(claim) : NULL;

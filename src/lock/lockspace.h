@@ -29,9 +29,15 @@ typedef void lockspace_lost_fn(void *user);
 struct lockspace_request {
 	const char *path;
 	bool shared;
-	bool try;
-	struct holding *replaces;    /* held by the same user, so not in the way; or NULL */
-	const struct record *record; /* copied */
+	/*
+	 * Not to wait in the queue: CLAIM_BUSY if it can't be had at once; or, if it is patient, to
+	 * try again whenever that may have changed, so that until then it is in nobody's way.
+	 */
+	bool try, patient;
+	bool instead; /* it comes in place of what the same user has */
+	/* True if what is held, with that user, is in the hands of who asks; NULL: never. */
+	bool (*is_kin)(const void *user, const void *held);
+	const struct record *record; /* copied; its ranges say which part of the file */
 	lockspace_taken_fn *on_taken;
 	lockspace_lost_fn *on_lost;
 	void *user;
@@ -55,8 +61,10 @@ void lockspace_free(struct lockspace *space);
 /* Asks for a lock. */
 struct holding *lockspace_take(struct lockspace *space, const struct lockspace_request *request);
 
-/* From now on on_lost gets this pointer. */
+/* From now on on_lost and is_kin get this pointer, of what is held.  To be called by on_taken. */
 void lockspace_set_user(struct holding *holding, void *user);
+/* More of what waits for the name may be of one kin with what is held. */
+void lockspace_kin_changed(struct holding *holding);
 
 /* Leaves the queue: on_taken gets -EINTR, unless another answer is on its way already. */
 void lockspace_cancel(struct holding *holding);
@@ -78,6 +86,13 @@ void lockspace_resize(struct holding *holding, size_t size);
 bool lockspace_has_room(struct holding *holding, size_t size);
 /* ... and then written: 0, or -EIO, -EFBIG, -ENOSPC, -EACCES. */
 void lockspace_write(struct holding *holding, lockspace_done_fn *on_done, void *user);
+
+/*
+ * Gives a part of a granted lock back: from now on it has these ranges, which are fewer or shared
+ * where they were exclusive.  on_done as for lockspace_release.
+ */
+void lockspace_shrink(struct holding *holding, const struct ranges *ranges,
+	lockspace_done_fn *on_done, void *user);
 
 uint64_t lockspace_token(const struct holding *holding);
 bool lockspace_is_shared(const struct holding *holding);

@@ -7,6 +7,7 @@
 
 void record_fini(struct record *record)
 {
+	ranges_fini(&record->ranges);
 	free(record->symlink);
 	free(record->content);
 	*record = (struct record){0};
@@ -15,6 +16,7 @@ void record_fini(struct record *record)
 void record_copy(struct record *to, const struct record *from)
 {
 	*to = *from;
+	ranges_copy(&to->ranges, &from->ranges);
 	if (from->symlink)
 		to->symlink = xstrdup(from->symlink);
 	if (!from->content)

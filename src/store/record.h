@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/ranges.h"
+
 enum {
 	RECORD_HOST_SIZE = 256,
 	RECORD_COMMAND_SIZE = 64,
@@ -32,6 +34,7 @@ struct record {
 	int64_t since;        /* seconds since 1970, when the place in the queue was asked for */
 	enum store_hold hold; /* PROCESS and NAME: it does not need an open file; else 0 */
 	bool linked;          /* made by link(2): others that think it stale must not remove it */
+	struct ranges ranges; /* what it has of the file; owned; none: all of it */
 	char *symlink;        /* the text, if the lock is a symbolic link; owned; else NULL */
 	char *content;        /* what the holder has written; owned; NULL if nothing */
 	size_t content_size;

@@ -31,7 +31,7 @@ enum store_outcome {
 	STORE_LOST,     /* the session was lost: nothing of it is held */
 };
 
-enum { STORE_ID_SIZE = 48 };
+enum { STORE_ID_SIZE = 96 };
 
 /* One of our places in the queue of a lock.  Embedded in its owner, who keeps it until it is left.
  */
@@ -40,6 +40,9 @@ struct store_place {
 	const char *path;
 	bool shared;
 	const struct record *record;
+	/* Set by the owner when the record has fewer ranges: whoever waits is told with the next
+	 * write, which takes it back. */
+	bool shrunk;
 
 	/* Set by the store when it has joined. */
 	uint64_t token;
@@ -61,7 +64,10 @@ struct store_place {
 struct store_contender {
 	uint64_t token;
 	bool shared;
-	bool symlink; /* see store_name */
+	bool symlink;         /* see store_name */
+	struct ranges ranges; /* what it has of the file; none: all of it */
+	uint64_t changed;     /* the revision at which it had that; 0: when it joined */
+	bool stale;           /* it may have less by now */
 	const char *id;
 	struct store_place *ours; /* NULL: somebody else's */
 };
@@ -144,6 +150,8 @@ struct store_events {
 	void (*gone)(void *user, struct store_place *place);
 	/* Somebody's place was given back: the places of that id whose token is below revision. */
 	void (*removed)(void *user, const char *path, const char *id, uint64_t revision);
+	/* Of what somebody has of that name, a part was given back, before that revision. */
+	void (*shrunk)(void *user, const char *path, uint64_t revision);
 	/* News may have been missed: read the queues in which something of ours waits. */
 	void (*recheck)(void *user);
 	/* The store can be reached again, or not any more. */
@@ -182,19 +190,26 @@ struct store_ops {
 	void (*join)(struct store *store, struct store_place *place, uint64_t known, size_t crowd,
 		store_queue_fn *fn, void *user);
 	/*
-	 * Takes the lock if that needs no waiting: 0 or STORE_BUSY.  `replaces`, if not NULL, is a
-	 * place of ours in the same queue that does not stand in the way.  On -EIO the place may or
-	 * may not be in the queue: leave it.
+	 * Takes the lock, of the whole file, if nobody is in its way: 0 or STORE_BUSY.  On -EIO the
+	 * place may or may not be in the queue: leave it.
 	 */
-	void (*try)(struct store *store, struct store_place *place,
-		const struct store_place *replaces, store_done_fn *fn, void *user);
+	void (*try)(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
+	/*
+	 * Takes a place if nobody has come into the queue, or changed what he has, since that
+	 * revision: 0 (and no queue); else STORE_BUSY and the queue.  Otherwise as `try`.
+	 */
+	void (*attempt)(struct store *store, struct store_place *place, uint64_t revision,
+		store_queue_fn *fn, void *user);
 	/* Gives a place back; tries until the store has it or the session is lost (also 0). */
 	void (*leave)(
 		struct store *store, struct store_place *place, store_done_fn *fn, void *user);
 	/* Asks whether the place is there now: 0, STORE_GONE, STORE_LOST. */
 	void (*confirm)(
 		struct store *store, struct store_place *place, store_done_fn *fn, void *user);
-	/* Stores place->record, as it is when this is sent: 0, STORE_GONE, STORE_LOST. */
+	/*
+	 * Stores place->record, as it is when this is sent: 0, STORE_GONE, STORE_LOST.  If the
+	 * place has shrunk it tries until it is stored.
+	 */
 	void (*write)(
 		struct store *store, struct store_place *place, store_done_fn *fn, void *user);
 	/*
@@ -204,8 +219,9 @@ struct store_ops {
 	 */
 	void (*evict)(struct store *store, const char *path, uint64_t token, uid_t uid,
 		store_done_fn *fn, void *user);
-	/* Reads the whole queue. */
-	void (*queue)(struct store *store, const char *path, store_queue_fn *fn, void *user);
+	/* Reads the whole queue.  parts: with what everybody has of the file now. */
+	void (*queue)(
+		struct store *store, const char *path, bool parts, store_queue_fn *fn, void *user);
 	/* The caller found by reading what it has not been told: if that stays so, listen anew. */
 	void (*deaf)(struct store *store);
 

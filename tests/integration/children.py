@@ -160,6 +160,12 @@ class Holder:
         wait_until(lambda: self.holds() or self.fail_if_ended(), deadline, f"{self.command} holds")
         return self
 
+    def await_waiting(self, call):
+        """Waits until it sits in that system call."""
+        wait_until(lambda: in_syscall(self.pid) == SYSCALLS[call] or self.fail_if_ended(),
+                   what=f"{self.command} waits in {call}")
+        return self
+
     def fail_if_ended(self):
         """Fails when the program is gone without having held."""
         code = self.process.poll()

@@ -214,15 +214,16 @@ def test_claims_are_bounded(lab):
 
 
 def test_ranges_are_bounded(pair, agent):
-    """An owner has up to 4096 ranges of a file; those that touch are one."""
+    """An owner has up to 1024 ranges of a file, and can always lock or unlock all of it."""
     one = agent()
     fd = one.open(pair.a / "x", RW)
-    one.control_each(fd, F_WRLCK, range(4200))
-    one.control_each(fd, F_WRLCK, range(5000, 5000 + 2 * 4095, 2))
+    one.control_each(fd, F_WRLCK, range(0, 2 * 1023, 2))
+    one.control(fd, F_SETLK, F_WRLCK, 9000, 100)
     assert one.error("control", fd, F_SETLK, F_WRLCK, 90000, 1) == errno.ENOSPC
-    assert one.error("control", fd, F_SETLK, F_UNLCK, 7, 1) == errno.ENOSPC
-    one.control(fd, F_SETLK, F_WRLCK, 5001, 1)
+    assert one.error("control", fd, F_SETLK, F_UNLCK, 9050, 1) == errno.ENOSPC
+    one.control(fd, F_SETLK, F_UNLCK, 0, 1)
     one.control(fd, F_SETLK, F_WRLCK, 90000, 1)
+    one.control(fd, F_SETLK, F_WRLCK, 0, 0)
     one.control(fd, F_SETLK, F_UNLCK, 0, 0)
     assert agent().attempt(pair.b / "x")
 

@@ -35,6 +35,8 @@
 
 enum { DEFAULT_ROUNDS = 10000, SECONDS = 60 };
 
+static const struct part EXCLUSIVE = {.write = MODEL_ALL}, SHARED = {.read = MODEL_ALL};
+
 /* --- what else happens --- */
 
 /* A contender that is not one of ours comes or goes.  Its ids are used again and again. */
@@ -49,7 +51,7 @@ static void move_foreign(struct world *world)
 	if (found)
 		model_delete(&world->model, found);
 	else
-		model_put(&world->model, id, shared, session);
+		model_put(&world->model, id, shared ? SHARED : EXCLUSIVE, session);
 	world_trace(world, "%s comes or goes at %" PRIu64, id, world->model.revision);
 }
 
@@ -129,7 +131,7 @@ static void have_accident(struct world *world, struct mount *mount)
 		mount_start_check(mount);
 		break;
 	case 4:
-		mount_start_read(mount);
+		mount_start_read(mount, true);
 		break;
 	default:
 		request_move_stray(world);
@@ -160,7 +162,9 @@ static void step(struct world *world)
 		end_lost_sessions(world);
 	} else if (what < 96) {
 		if (lock_is_contended(&mount->lock))
-			mount_start_read(mount);
+			mount_start_read(mount, world_chance(world, 50));
+	} else if (what < 98) {
+		job_shrink_random(mount);
 	} else {
 		have_accident(world, mount);
 	}
@@ -198,7 +202,7 @@ static void recheck(struct world *world)
 	deliver_all(world);
 	for (unsigned int i = 0; i < world->mount_count; i++) {
 		if (lock_is_contended(&world->mounts[i].lock))
-			mount_start_read(&world->mounts[i]);
+			mount_start_read(&world->mounts[i], true);
 	}
 	deliver_all(world);
 }
@@ -260,6 +264,7 @@ static void choose_odds(struct world *world)
 		.repeat = PICK(world, 0, 0, 15),
 		.deaf = PICK(world, 0, 0, 10, 50),
 		.linger = PICK(world, 0, 50, 80),
+		.parts = PICK(world, 0, 0, 30, 80, 100),
 	};
 }
 
@@ -369,8 +374,8 @@ static void test_hands_over_locally(void **state)
 {
 	struct world *world = new_quiet_world();
 	struct mount *mount = &world->mounts[0];
-	struct job *first = job_new(mount, false, false, NULL);
-	struct job *second = job_new(mount, false, false, NULL);
+	struct job *first = job_new(mount, EXCLUSIVE, false, NULL);
+	struct job *second = job_new(mount, EXCLUSIVE, false, NULL);
 	char id[MODEL_ID_SIZE];
 
 	deliver_all(world);
@@ -388,16 +393,16 @@ static void test_try_keeps_later_rivals(void **state)
 	struct world *world = new_quiet_world();
 	struct mount *mount = &world->mounts[0];
 
-	mount_start_read(mount);
-	struct job *first = job_new(mount, false, true, NULL);
+	mount_start_read(mount, true);
+	struct job *first = job_new(mount, EXCLUSIVE, true, NULL);
 	struct request *read = mount->requests, *try = read->next;
 	request_carry_out(world, try);
-	model_put(&world->model, "f1", false, 1);
+	model_put(&world->model, "f1", EXCLUSIVE, 1);
 	request_carry_out(world, read);
 	mount_deliver(read);
 	mount_deliver(try);
 	assert_true(first->held);
-	struct job *second = job_new(mount, false, false, NULL);
+	struct job *second = job_new(mount, EXCLUSIVE, false, NULL);
 	deliver_all(world);
 	job_end(first);
 	deliver_all(world);
@@ -410,12 +415,12 @@ static void test_two_upgrades_of_one(void **state)
 {
 	struct world *world = new_quiet_world();
 	struct mount *mount = &world->mounts[0];
-	struct job *shared = job_new(mount, true, false, NULL);
+	struct job *shared = job_new(mount, SHARED, false, NULL);
 
 	deliver_all(world);
-	struct job *first = job_new(mount, false, false, shared);
-	struct job *second = job_new(mount, false, false, shared);
-	struct job *third = job_new(mount, false, false, shared);
+	struct job *first = job_new(mount, EXCLUSIVE, false, shared);
+	struct job *second = job_new(mount, EXCLUSIVE, false, shared);
+	struct job *third = job_new(mount, EXCLUSIVE, false, shared);
 	deliver_all(world);
 	assert_true(first->held && !second->held && !third->held);
 	job_end(third);
@@ -434,13 +439,13 @@ static void test_fini_gives_rivals_back(void **state)
 	struct world *world = new_quiet_world();
 	struct mount *mount = &world->mounts[0];
 
-	mount_start_read(mount);
-	model_put(&world->model, "f1", false, 1);
+	mount_start_read(mount, true);
+	model_put(&world->model, "f1", EXCLUSIVE, 1);
 	request_carry_out(world, mount->requests);
 	mount_deliver(mount->requests);
 	assert_int_equal(world->rivals, 1);
-	mount_start_read(mount);
-	model_put(&world->model, "s-f1", true, 1);
+	mount_start_read(mount, true);
+	model_put(&world->model, "s-f1", SHARED, 1);
 	model_delete(&world->model, model_find(&world->model, "s-f1"));
 	mount_hear(mount, false);
 	assert_int_equal(world->rivals, 2);

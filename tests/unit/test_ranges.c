@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Byte ranges, by random additions and removals against a map of bytes. */
+/* Byte ranges, by random changes against a map of bytes. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,25 +7,65 @@
 /* cmocka wants these before it. */
 #include <cmocka.h>
 
+#include <errno.h>
 #include <string.h>
 
+#include "base/ranges.h"
 #include "base/util.h"
-#include "fs/ranges.h"
 
 enum { BYTES = 48, ROUNDS = 2000, STEPS = 40 };
 
-/* The list says of each byte what the map says, and no byte is in it twice. */
-static void check(const struct range *ranges, uint64_t base, const unsigned char *map)
-{
-	unsigned char found[BYTES] = {0};
+/* What a byte of the map is. */
+enum { FREE, SHARED, EXCLUSIVE };
 
-	for (const struct range *range = ranges; range; range = range->next) {
+struct sample {
+	uint64_t base;
+	unsigned char map[BYTES];
+	struct ranges ranges;
+};
+
+static void fill(struct sample *sample, unsigned char *map)
+{
+	memset(map, FREE, BYTES);
+	for (size_t i = 0; i < sample->ranges.count; i++) {
+		const struct range *range = &sample->ranges.list[i];
+		const struct range *last = i ? range - 1 : NULL;
 		assert_true(range->start <= range->end);
-		assert_true(range->start >= base && range->end - base < BYTES);
-		for (uint64_t i = range->start - base; i <= range->end - base; i++)
-			found[i]++;
+		assert_true(range->start >= sample->base && range->end - sample->base < BYTES);
+		/* In order; and what could be one range is one. */
+		assert_true(!last || last->end < range->start);
+		assert_true(!last || last->end + 1 < range->start ||
+			    last->exclusive != range->exclusive);
+		for (uint64_t b = range->start; b - sample->base < BYTES && b <= range->end; b++) {
+			map[b - sample->base] = range->exclusive ? EXCLUSIVE : SHARED;
+			if (b == UINT64_MAX)
+				break;
+		}
 	}
-	assert_memory_equal(found, map, BYTES);
+}
+
+/* The set says of each byte what the map says. */
+static void check(struct sample *sample)
+{
+	unsigned char found[BYTES];
+	bool exclusive = memchr(sample->map, EXCLUSIVE, BYTES);
+
+	fill(sample, found);
+	assert_memory_equal(found, sample->map, BYTES);
+	assert_int_equal(ranges_are_exclusive(&sample->ranges), exclusive);
+	assert_true(!sample->ranges.list == !sample->ranges.count);
+}
+
+static void check_text(struct sample *sample)
+{
+	cleanup(free_ptr) char *text = ranges_print(&sample->ranges);
+	struct ranges again;
+
+	if (!sample->ranges.count)
+		return;
+	assert_int_equal(ranges_parse(&again, text), 0);
+	assert_true(ranges_equal(&again, &sample->ranges));
+	ranges_fini(&again);
 }
 
 static unsigned int next_random(unsigned int *random, unsigned int below)
@@ -34,26 +74,59 @@ static unsigned int next_random(unsigned int *random, unsigned int below)
 	return (*random >> 16) % below;
 }
 
+static void check_conflict(struct sample *sample, unsigned int start, unsigned int size)
+{
+	for (int exclusive = 0; exclusive < 2; exclusive++) {
+		struct range range = {.start = sample->base + start,
+			.end = sample->base + start + size - 1,
+			.exclusive = exclusive};
+		struct ranges other = {0};
+		bool conflict = false;
+		for (unsigned int i = start; i < start + size; i++)
+			conflict = conflict || sample->map[i] == EXCLUSIVE ||
+				   (exclusive && sample->map[i] == SHARED);
+		ranges_set(&other, range);
+		assert_int_equal(ranges_conflict(&sample->ranges, &other), conflict);
+		assert_int_equal(ranges_conflict(&other, &sample->ranges), conflict);
+		assert_int_equal(ranges_find_conflict(&sample->ranges, range) != NULL, conflict);
+		ranges_fini(&other);
+	}
+}
+
+static void change(struct sample *sample, unsigned int what, unsigned int start, unsigned int size)
+{
+	uint64_t first = sample->base + start, last = first + size - 1;
+	struct range range = {.start = first, .end = last, .exclusive = what == EXCLUSIVE};
+
+	if (what == FREE)
+		ranges_remove(&sample->ranges, first, last);
+	else if (what <= EXCLUSIVE)
+		ranges_set(&sample->ranges, range);
+	else
+		ranges_relax(&sample->ranges, first, last);
+	for (unsigned int i = start; i < start + size; i++) {
+		if (what <= EXCLUSIVE)
+			sample->map[i] = (unsigned char)what;
+		else if (sample->map[i] == EXCLUSIVE)
+			sample->map[i] = SHARED;
+	}
+}
+
 static void run(uint64_t base, unsigned int random)
 {
-	unsigned char map[BYTES] = {0};
-	struct range *ranges = NULL;
+	struct sample sample = {.base = base};
 
 	for (int step = 0; step < STEPS; step++) {
 		unsigned int start = next_random(&random, BYTES);
 		unsigned int size = 1 + next_random(&random, BYTES - start);
-		bool add = next_random(&random, 2);
 		if (size > 8 && next_random(&random, 2))
 			size = 1 + size % 8;
-		if (add)
-			ranges_add(&ranges, base + start, base + start + size - 1);
-		else
-			ranges_remove(&ranges, base + start, base + start + size - 1);
-		memset(map + start, add, size);
-		check(ranges, base, map);
+		check_conflict(&sample, start, size);
+		change(&sample, next_random(&random, 4), start, size);
+		check(&sample);
+		check_text(&sample);
 	}
-	ranges_clear(&ranges);
-	assert_null(ranges);
+	ranges_fini(&sample.ranges);
 }
 
 /* At the beginning, somewhere, and at the very end, where counting further begins anew. */
@@ -68,43 +141,61 @@ static void test_random(void **state)
 
 static void test_whole_file(void **state)
 {
-	struct range *ranges = NULL;
+	struct ranges ranges = {0};
 
-	ranges_add(&ranges, 0, UINT64_MAX);
+	ranges_set(&ranges, (struct range){.end = RANGE_END, .exclusive = true});
+	assert_true(ranges_are_one(&ranges, 0, RANGE_END));
 	ranges_remove(&ranges, 0, 0);
-	ranges_remove(&ranges, UINT64_MAX, UINT64_MAX);
-	assert_non_null(ranges);
-	assert_null(ranges->next);
-	assert_true(ranges->start == 1 && ranges->end == UINT64_MAX - 1);
+	ranges_remove(&ranges, RANGE_END, RANGE_END);
+	assert_true(ranges_are_one(&ranges, 1, RANGE_END - 1));
 	ranges_remove(&ranges, 5, INT64_MAX);
-	assert_true(ranges && ranges->next && !ranges->next->next);
-	ranges_remove(&ranges, 0, UINT64_MAX);
-	assert_null(ranges);
+	assert_int_equal(ranges.count, 2);
+	ranges_remove(&ranges, 0, RANGE_END);
 	ranges_remove(&ranges, 3, 4);
-	ranges_clear(&ranges);
-	assert_null(ranges);
+	assert_int_equal(ranges.count, 0);
+	assert_null(ranges.list);
 }
 
-/* What lies side by side is one range; of others there are only so many. */
+static void assert_parsed(const char *text, bool good)
+{
+	struct ranges ranges;
+
+	assert_int_equal(ranges_parse(&ranges, text), good ? 0 : -EINVAL);
+	if (good) {
+		cleanup(free_ptr) char *again = ranges_print(&ranges);
+		assert_string_equal(again, text);
+	} else {
+		assert_int_equal(ranges.count, 0);
+		assert_null(ranges.list);
+	}
+	ranges_fini(&ranges);
+}
+
+static void test_text(void **state)
+{
+	static const char *const bad[] = {"", "w", "w-", "w1", "0-1", "x0-1", "w0-1,", ",w0-1",
+		"w2-1", "w0-1,w1-2", "w5-6,r0-1", "w0-,r5-6", "w0-1 ", "w-1-2", "w0--1",
+		"w0-18446744073709551616", "w0-1;r2-3", "w0-1,,r2-3"};
+
+	assert_parsed("w0-99,r200-", true);
+	assert_parsed("r0-", true);
+	assert_parsed("w5-5,r6-6,w7-18446744073709551614", true);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_parsed(bad[i], false);
+}
+
+/* Of more than there may be nothing is read. */
 static void test_bounded(void **state)
 {
-	struct range *ranges = NULL;
-	uint64_t i;
+	struct ranges ranges = {0};
 
-	for (i = 0; i < RANGES_MAX; i++)
-		ranges_add(&ranges, i, i);
-	assert_non_null(ranges);
-	assert_null(ranges->next);
-	for (i = 1; i < RANGES_MAX; i++) {
-		assert_true(ranges_may_change(ranges, 2 * i, 2 * i, false));
-		ranges_add(&ranges, RANGES_MAX + 2 * i, RANGES_MAX + 2 * i);
-	}
-	assert_false(ranges_may_change(ranges, UINT64_MAX, UINT64_MAX, true));
-	assert_false(ranges_may_change(ranges, 7, 7, false));
-	assert_true(ranges_may_change(ranges, 0, 7, false));
-	assert_true(ranges_may_change(ranges, RANGES_MAX + 3, RANGES_MAX + 3, true));
-	assert_true(ranges_may_change(ranges, 0, UINT64_MAX, true));
-	ranges_clear(&ranges);
+	for (uint64_t i = 0; i <= RANGES_MAX; i++)
+		ranges_set(&ranges, (struct range){.start = 2 * i, .end = 2 * i});
+	cleanup(free_ptr) char *text = ranges_print(&ranges);
+	assert_parsed(text, false);
+	*strrchr(text, ',') = '\0';
+	assert_parsed(text, true);
+	ranges_fini(&ranges);
 }
 
 int main(void)
@@ -112,6 +203,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_random),
 		cmocka_unit_test(test_whole_file),
+		cmocka_unit_test(test_text),
 		cmocka_unit_test(test_bounded),
 	};
 

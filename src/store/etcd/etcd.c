@@ -262,7 +262,9 @@ static void on_deleted(struct etcd_watch *watch, const char *key, size_t size, u
 	place = etcd_find_place(etcd, below, id);
 	if (!place && is_of_session(etcd, id))
 		return; /* given back, which the answer has told before */
-	if (!place)
+	if (!place && key_noticed(below))
+		etcd->store.events->shrunk(etcd->store.user, key_noticed(below), revision);
+	else if (!place)
 		etcd->store.events->removed(etcd->store.user, below, id, revision);
 	else if (place->token && place->token < revision && place->leaving)
 		etcd_place_left(place);
@@ -440,6 +442,7 @@ static const struct store_ops etcd_ops = {
 	.free = etcd_free,
 	.join = etcd_join,
 	.try = etcd_try,
+	.attempt = etcd_attempt,
 	.leave = etcd_leave,
 	.confirm = etcd_confirm,
 	.write = etcd_write,

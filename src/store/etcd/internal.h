@@ -90,6 +90,10 @@ struct etcd_op {
 	uid_t uid;
 	/* Of lookup: how many keys to ask for. */
 	unsigned int limit;
+	/* Of queue: with what everybody has of the file. */
+	bool parts;
+	/* Of write: the key of the news that goes with it; owned. */
+	char *notice;
 	/* Of list: what was found so far. */
 	struct store_name *names;
 	size_t name_count, name_capacity;
@@ -147,12 +151,13 @@ bool etcd_is_left_over(
 	struct etcd *etcd, const char *path, const char *id, const struct wire_kv *kv);
 void etcd_join(struct store *store, struct store_place *place, uint64_t known, size_t crowd,
 	store_queue_fn *fn, void *user);
-void etcd_try(struct store *store, struct store_place *place, const struct store_place *replaces,
-	store_done_fn *fn, void *user);
+void etcd_try(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
+void etcd_attempt(struct store *store, struct store_place *place, uint64_t revision,
+	store_queue_fn *fn, void *user);
 void etcd_leave(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
 void etcd_confirm(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
 void etcd_write(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
-void etcd_queue(struct store *store, const char *path, store_queue_fn *fn, void *user);
+void etcd_queue(struct store *store, const char *path, bool parts, store_queue_fn *fn, void *user);
 
 /* leased.c: the directories of dirs=lease that this mount has made, to tell of their end */
 void etcd_leased_add(struct etcd *etcd, const char *path, uint64_t revision);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "store/etcd/keys.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/buffer.h"
@@ -8,6 +9,8 @@
 
 static const char shared_mark[] = "s-";
 static const char symlink_mark[] = "l-";
+
+const char key_notices[] = ".latchfs.shrunk";
 
 char *key_first(const char *prefix, const char *path)
 {
@@ -63,9 +66,46 @@ char *key_split_place(char *below)
 	return slash + 1;
 }
 
-const char *key_id_lease(const char *id)
+char *key_notice_path(const char *path)
+{
+	return xasprintf("%s/%s", key_notices, path);
+}
+
+const char *key_noticed(const char *path)
+{
+	size_t length = strlen(key_notices);
+
+	return begins_with(path, key_notices) && path[length] == '/' ? path + length + 1 : NULL;
+}
+
+static const char *behind_shared_mark(const char *id)
 {
 	return key_id_is_shared(id) ? id + strlen(shared_mark) : id;
+}
+
+char *key_range_mark(uint64_t start, uint64_t end)
+{
+	return end == RANGE_END ? xasprintf("r%" PRIu64 "--", start)
+				: xasprintf("r%" PRIu64 "-%" PRIu64 "-", start, end);
+}
+
+bool key_id_range(const char *id, struct range *range)
+{
+	cleanup(free_ptr) char *copy = xstrdup(behind_shared_mark(id));
+	char *rest = copy;
+	const char *start = strsep(&rest, "-"), *end = strsep(&rest, "-");
+
+	*range = (struct range){.end = RANGE_END, .exclusive = !key_id_is_shared(id)};
+	return *start == 'r' && rest && parse_u64(start + 1, 10, UINT64_MAX, &range->start) == 0 &&
+	       (!*end || parse_u64(end, 10, UINT64_MAX, &range->end) == 0) &&
+	       range->start <= range->end;
+}
+
+const char *key_id_lease(const char *id)
+{
+	const char *rest = behind_shared_mark(id), *last = strrchr(rest, '-');
+
+	return *rest == 'r' && last ? last + 1 : rest;
 }
 
 bool key_id_is_shared(const char *id)

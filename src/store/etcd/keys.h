@@ -7,12 +7,18 @@
  * in the queue of the lock; with a further slash in it, a key makes a/b a directory.
  *
  * An ID that begins with "s-" is a shared place, one that begins with "l-" an exclusive place that
- * is a symbolic link.
+ * is a symbolic link.  "r0-99-" (behind "s-", if it is shared) is the range of bytes that was asked
+ * for, without the second number if it has no end; what there is now stands in the value.
+ *
+ * /p/.latchfs.shrunk/a/b/ID is put when that place has given a part back, and deleted at once, so
+ * that those hear of it who wait for deletes.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
+
+#include "base/ranges.h"
 
 /* First key of a path's range, which is also its directory key.  The caller frees it. */
 char *key_first(const char *prefix, const char *path);
@@ -35,6 +41,17 @@ char *key_place_id(const char *prefix, const char *path, const char *key, size_t
 /* Splits what key_below gave for the root at its last slash: "a/b/ID" into "a/b" and "ID".
  * Returns the ID within `below`, or NULL if it is not the key of a place. */
 char *key_split_place(char *below);
+
+/* The name below which the news of places are that have given a part back; and the path there. */
+extern const char key_notices[];
+char *key_notice_path(const char *path);
+/* The path of the lock that such a path stands for, within it; NULL if it is none. */
+const char *key_noticed(const char *path);
+
+/* What goes in front of the id of a place for such a range of bytes, which the caller frees; and
+ * the range that an id shows, false if there is none. */
+char *key_range_mark(uint64_t start, uint64_t end);
+bool key_id_range(const char *id, struct range *range);
 
 /* Where, in a place's id, the lease stands that is part of it; as ours have it. */
 const char *key_id_lease(const char *id);

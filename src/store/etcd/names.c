@@ -53,10 +53,7 @@ static void view_of(struct etcd_op *op, const struct wire_result *result, struct
 	}
 	view->kind = STORE_KIND_LOCK;
 	view->token = first->created;
-	view->shared = key_id_is_shared(id);
-	value_parse_record(first->value, &view->record);
-	if (!key_id_is_symlink(id))
-		free(take(view->record.symlink));
+	view->shared = value_parse_place(id, first->value, &view->record);
 }
 
 static void send_lookup(struct etcd_op *op, unsigned int limit);
@@ -111,8 +108,8 @@ static char *describe_kv(struct etcd_op *op, const struct wire_kv *kv)
 
 	if (!id || etcd_is_left_over(op->etcd, op->path, id, kv))
 		return NULL;
-	value_parse_record(kv->value, &record);
-	char *text = value_describe(&record, key_id_is_shared(id), kv->created);
+	bool shared = value_parse_place(id, kv->value, &record);
+	char *text = value_describe(&record, shared, kv->created);
 	record_fini(&record);
 	return text;
 }
@@ -193,7 +190,8 @@ static void list_key(struct etcd_op *op, const struct wire_kv *kv)
 	const char *below = kv->key + strlen(first);
 	const char *slash = strchr(below, '/');
 
-	if (!slash || !is_name(below, (size_t)(slash - below)))
+	if (!slash || !is_name(below, (size_t)(slash - below)) ||
+		(!*op->path && key_noticed(below)))
 		return;
 	bool directory = slash[1] == '\0' || strchr(slash + 1, '/');
 	cleanup(free_ptr) char *path =

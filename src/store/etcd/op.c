@@ -31,6 +31,7 @@ void etcd_op_free(struct etcd_op *op)
 	free(op->path);
 	free(op->key);
 	free(op->id);
+	free(op->notice);
 	free(op);
 }
 

@@ -18,10 +18,21 @@ static const char *mark_of(const struct store_place *place)
 	return place->shared ? "s-" : "";
 }
 
+static char *range_mark_of(const struct store_place *place)
+{
+	const struct ranges *ranges = &place->record->ranges;
+
+	if (!ranges->count)
+		return xstrdup("");
+	return key_range_mark(ranges->list[0].start, ranges->list[ranges->count - 1].end);
+}
+
 /* Gives the place a name that was never used, and remembers it. */
 static void enter_place(struct etcd *etcd, struct store_place *place)
 {
-	snprintf(place->id, sizeof(place->id), "%s%" PRIx64 ".%" PRIx64, mark_of(place),
+	cleanup(free_ptr) char *range = range_mark_of(place);
+
+	snprintf(place->id, sizeof(place->id), "%s%s%" PRIx64 ".%" PRIx64, mark_of(place), range,
 		etcd->lease.id, ++etcd->sequence);
 	place->token = 0;
 	place->placed = false;
@@ -94,6 +105,26 @@ static int by_token(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* Without the value only what it had when it was made is known, which is no less. */
+static void add_ranges(struct store_contender *contender, const struct wire_kv *kv)
+{
+	struct record record;
+	struct range range;
+
+	if (!key_id_range(contender->id, &range))
+		return;
+	if (!kv->value) {
+		ranges_set(&contender->ranges, range);
+		contender->stale = kv->modified > kv->created;
+		return;
+	}
+	contender->shared = value_parse_place(contender->id, kv->value, &record);
+	contender->ranges = record.ranges;
+	contender->changed = kv->modified;
+	record.ranges = (struct ranges){0};
+	record_fini(&record);
+}
+
 static void add_contender(
 	struct etcd *etcd, const char *path, const struct wire_kv *kv, struct queue_buffer *queue)
 {
@@ -108,11 +139,13 @@ static void add_contender(
 		free(id);
 		return;
 	}
-	queue->contenders[queue->count++] = (struct store_contender){.token = kv->created,
+	struct store_contender *contender = &queue->contenders[queue->count++];
+	*contender = (struct store_contender){.token = kv->created,
 		.shared = key_id_is_shared(id),
 		.symlink = key_id_is_symlink(id),
 		.id = id,
 		.ours = etcd_find_place(etcd, path, id)};
+	add_ranges(contender, kv);
 }
 
 static void read_queue(const struct etcd_op *op, const struct wire_kvs *ranges, size_t range_count,
@@ -133,8 +166,10 @@ static void read_queue(const struct etcd_op *op, const struct wire_kvs *ranges, 
 
 static void queue_buffer_fini(struct queue_buffer *queue)
 {
-	for (size_t i = 0; i < queue->count; i++)
+	for (size_t i = 0; i < queue->count; i++) {
 		free((void *)(uintptr_t)queue->contenders[i].id);
+		ranges_fini(&queue->contenders[i].ranges);
+	}
 	free(queue->contenders);
 }
 
@@ -277,39 +312,22 @@ static void on_tried(struct etcd_op *op, int error, const struct wire_result *an
 		etcd_place_heed(etcd, path, gone);
 }
 
-/* Holds if there is no key from first up to end, but perhaps the one of `except`. */
-static void compare_absent_except(struct wire_txn *txn, const struct etcd *etcd, const char *first,
-	const char *end, const struct store_place *except)
+/* The range must be empty, but for shared places if ours is shared. */
+static void compare_free(
+	struct wire_txn *txn, const struct etcd_op *op, const char *first, const char *end)
 {
-	if (!except) {
-		wire_if_absent(txn, first, end);
-		return;
-	}
-	cleanup(free_ptr) char *key = key_place(etcd->prefix, except->path, except->id);
-	/* Nobody's key is ours with a NUL behind it, so this is the next possible one. */
-	cleanup(free_ptr) char *after = xasprintf("%s\x01", key);
-	wire_if_absent(txn, first, key);
-	wire_if_absent(txn, after, end);
-}
-
-/* The range must be empty, but for shared places if ours is shared, and but for `replaces`. */
-static void compare_free(struct wire_txn *txn, const struct etcd_op *op, const char *first,
-	const char *end, const struct store_place *replaces)
-{
-	const struct etcd *etcd = op->etcd;
 	cleanup(free_ptr) char *shared_first = xasprintf("%ss-", first);
 	cleanup(free_ptr) char *shared_end = xasprintf("%ss.", first);
 
 	if (op->place->shared) {
-		compare_absent_except(txn, etcd, first, shared_first, replaces);
+		wire_if_absent(txn, first, shared_first);
 		wire_if_absent(txn, shared_end, end);
 	} else {
-		compare_absent_except(txn, etcd, first, end, replaces);
+		wire_if_absent(txn, first, end);
 	}
 }
 
-void etcd_try(struct store *store, struct store_place *place, const struct store_place *replaces,
-	store_done_fn *fn, void *user)
+void etcd_try(struct store *store, struct store_place *place, store_done_fn *fn, void *user)
 {
 	struct etcd *etcd = etcd_of(store);
 	struct wire_txn txn = {0};
@@ -319,7 +337,7 @@ void etcd_try(struct store *store, struct store_place *place, const struct store
 	enter_place(etcd, place);
 	struct etcd_op *op = place_op(store, place, on_tried, user);
 	op->done = fn;
-	compare_free(&txn, op, first, end, replaces);
+	compare_free(&txn, op, first, end);
 	put_place(&txn, op, place);
 	/* A shared place is not in its own way, so that it may have been there already. */
 	if (place->shared)
@@ -328,6 +346,57 @@ void etcd_try(struct store *store, struct store_place *place, const struct store
 	wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
 	wire_range(&txn, first, end,
 		&(struct wire_range_options){.keys_only = true, .by_creation = true, .limit = 1});
+	etcd_op_send_timed(op, &txn, ETCD_BATCH_SOLE);
+}
+
+static int attempted(
+	struct etcd_op *op, const struct wire_result *result, struct queue_buffer *queue)
+{
+	const struct wire_kv *ours = find_ours(op, result);
+
+	if (ours || result->succeeded) {
+		placed(op->etcd, op->place, ours ? ours->created : result->revision);
+		return 0;
+	}
+	read_queue(op, &result->ranges[1], 1, queue);
+	return queue->directory ? -EISDIR : STORE_BUSY;
+}
+
+static void on_attempted(struct etcd_op *op, int error, const struct wire_result *answer)
+{
+	struct etcd *etcd = op->etcd;
+	struct queue_buffer queue = {0};
+
+	if (!error)
+		error = attempted(op, answer, &queue);
+	if (error > 0)
+		forget_place(etcd, op->place);
+	struct store_queue view = {
+		.revision = answer->revision, .contenders = queue.contenders, .count = queue.count};
+	cleanup(free_ptr) char *gone = deleted_before(op->place);
+	cleanup(free_ptr) char *path = gone ? xstrdup(op->path) : NULL;
+	answer_queue(op, error, error == STORE_BUSY ? &view : NULL);
+	queue_buffer_fini(&queue);
+	if (gone)
+		etcd_place_heed(etcd, path, gone);
+}
+
+void etcd_attempt(struct store *store, struct store_place *place, uint64_t revision,
+	store_queue_fn *fn, void *user)
+{
+	struct etcd *etcd = etcd_of(store);
+	struct wire_txn txn = {0};
+	cleanup(free_ptr) char *first = key_first(etcd->prefix, place->path);
+	cleanup(free_ptr) char *end = key_end(etcd->prefix, place->path);
+
+	enter_place(etcd, place);
+	struct etcd_op *op = place_op(store, place, on_attempted, user);
+	op->queue = fn;
+	wire_if_unchanged(&txn, first, end, revision);
+	put_place(&txn, op, place);
+	wire_txn_else(&txn);
+	wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
+	wire_range(&txn, first, end, &(struct wire_range_options){0});
 	etcd_op_send_timed(op, &txn, ETCD_BATCH_SOLE);
 }
 
@@ -389,8 +458,30 @@ static void on_confirmed(struct etcd_op *op, int error, const struct wire_result
 	answer_presence(op, error, ours && ours->created == op->token);
 }
 
+static void on_told(struct etcd_op *op, int error, const struct wire_result *answer)
+{
+	etcd_op_done(op, error == STORE_LOST ? error : 0);
+}
+
+/* Everybody listens to deletes: so that of the news is what tells them. */
+static void tell(struct etcd_op *op)
+{
+	struct wire_txn txn = {0};
+
+	op->fn = on_told;
+	op->attempts = 0;
+	loop_timer_disarm(&op->timer);
+	wire_delete(&txn, op->notice);
+	etcd_op_send_steady(op, &txn, ETCD_BATCH_ANY);
+}
+
 static void on_written(struct etcd_op *op, int error, const struct wire_result *answer)
 {
+	if (!error && answer->succeeded && op->notice) {
+		tell(op);
+		return;
+	}
+	op->place->shrunk = op->place->shrunk || op->notice;
 	answer_presence(op, error, answer->succeeded);
 }
 
@@ -406,8 +497,17 @@ void etcd_confirm(struct store *store, struct store_place *place, store_done_fn 
 
 static void add_record(struct etcd_op *op)
 {
-	op->place->written_version = op->place->record->version;
-	put_place(&op->txn, op, op->place);
+	const struct store_place *place = op->place;
+	struct etcd *etcd = op->etcd;
+
+	op->place->written_version = place->record->version;
+	put_place(&op->txn, op, place);
+	if (!place->shrunk)
+		return;
+	cleanup(free_ptr) char *notices = key_notice_path(place->path);
+	op->place->shrunk = false;
+	op->notice = key_place(etcd->prefix, notices, place->id);
+	wire_put(&op->txn, op->notice, "", etcd->lease.id);
 }
 
 void etcd_write(struct store *store, struct store_place *place, store_done_fn *fn, void *user)
@@ -418,7 +518,10 @@ void etcd_write(struct store *store, struct store_place *place, store_done_fn *f
 	op->done = fn;
 	op->complete = add_record;
 	wire_if_created(&txn, op->key, place->token);
-	etcd_op_send_timed(op, &txn, ETCD_BATCH_SOLE);
+	if (place->shrunk)
+		etcd_op_send_steady(op, &txn, ETCD_BATCH_SOLE);
+	else
+		etcd_op_send_timed(op, &txn, ETCD_BATCH_SOLE);
 }
 
 /* --- reading a queue --- */
@@ -447,17 +550,18 @@ static void send_queue(struct etcd_op *op, unsigned int limit, enum etcd_batch_k
 	cleanup(free_ptr) char *first = key_first(op->etcd->prefix, op->path);
 	cleanup(free_ptr) char *end = key_end(op->etcd->prefix, op->path);
 
-	wire_range(
-		&txn, first, end, &(struct wire_range_options){.keys_only = true, .limit = limit});
+	wire_range(&txn, first, end,
+		&(struct wire_range_options){.keys_only = !op->parts, .limit = limit});
 	etcd_op_send_names(op, &txn, kind);
 }
 
 /* Most are short, and where many are read go together. */
-void etcd_queue(struct store *store, const char *path, store_queue_fn *fn, void *user)
+void etcd_queue(struct store *store, const char *path, bool parts, store_queue_fn *fn, void *user)
 {
 	enum { SHORT = 16 };
 	struct etcd_op *op = etcd_op_new(etcd_of(store), path, on_queue_read, user);
 
 	op->queue = fn;
-	send_queue(op, SHORT, ETCD_BATCH_ANY);
+	op->parts = parts;
+	send_queue(op, parts ? 0 : SHORT, parts ? ETCD_BATCH_ALONE : ETCD_BATCH_ANY);
 }

@@ -10,6 +10,7 @@
 #include "base/buffer.h"
 #include "base/util.h"
 #include "store/etcd/json.h"
+#include "store/etcd/keys.h"
 #include "store/policy.h"
 #include "store/record.h"
 #include "store/store.h"
@@ -33,6 +34,10 @@ static void add_record(struct cJSON *json, const struct record *record, const ch
 	json_add_u64(json, "gid", record->gid);
 	json_add_string(json, "command", record->command);
 	json_add_string(json, "since", since);
+	if (record->ranges.count) {
+		cleanup(free_ptr) char *ranges = ranges_print(&record->ranges);
+		json_add_string(json, "ranges", ranges);
+	}
 	if (record->linked)
 		json_add_u64(json, "linked", 1);
 	if (symlink)
@@ -125,6 +130,15 @@ static char *parse_symlink(const struct cJSON *json)
 	return text && *text && strlen(text) <= RECORD_MAX_SYMLINK ? xstrdup(text) : NULL;
 }
 
+static void parse_ranges(const struct cJSON *json, struct ranges *ranges)
+{
+	const char *text = json_string(json, "ranges");
+
+	*ranges = (struct ranges){0};
+	if (text)
+		(void)ranges_parse(ranges, text);
+}
+
 void value_parse_record(const char *value, struct record *record)
 {
 	cleanup(json_free_ptr) struct cJSON *json = value ? json_parse(value) : NULL;
@@ -148,7 +162,24 @@ void value_parse_record(const char *value, struct record *record)
 	record->hold = parse_hold(json);
 	record->linked = json_u64(json, "linked");
 	record->symlink = parse_symlink(json);
+	parse_ranges(json, &record->ranges);
 	parse_content(json, record);
+}
+
+bool value_parse_place(const char *id, const char *value, struct record *record)
+{
+	struct range range;
+
+	value_parse_record(value, record);
+	if (!key_id_is_symlink(id))
+		free(take(record->symlink));
+	if (!key_id_range(id, &range)) {
+		ranges_fini(&record->ranges);
+		return key_id_is_shared(id);
+	}
+	if (!record->ranges.count)
+		ranges_set(&record->ranges, range);
+	return !ranges_are_exclusive(&record->ranges);
 }
 
 /* --- directories --- */

@@ -15,6 +15,12 @@ char *value_of_record(const struct record *record, bool shared);
  * caller calls record_fini. */
 void value_parse_record(const char *value, struct record *record);
 
+/*
+ * The same for the place of that id, as far as it may be so: only of some ids there are ranges, and
+ * then there always are, or is the lock a symbolic link.  True if nothing of it is exclusive.
+ */
+bool value_parse_place(const char *id, const char *value, struct record *record);
+
 /* A place as JSON for people: token and mode before what the record says; the caller frees it. */
 char *value_describe(const struct record *record, bool shared, uint64_t token);
 

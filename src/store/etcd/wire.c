@@ -113,6 +113,11 @@ void wire_if_modified(struct wire_txn *txn, const char *key, uint64_t revision)
 	add_compare(txn, key, NULL, "MOD", "mod_revision", "EQUAL", revision);
 }
 
+void wire_if_unchanged(struct wire_txn *txn, const char *first, const char *end, uint64_t revision)
+{
+	add_compare(txn, first, end, "MOD", "mod_revision", "LESS", revision + 1);
+}
+
 void wire_if_present(struct wire_txn *txn, const char *key)
 {
 	add_compare(txn, key, NULL, "CREATE", "create_revision", "GREATER", 0);

@@ -54,6 +54,8 @@ void wire_if_absent(struct wire_txn *txn, const char *first, const char *end);
 /* Holds if the key was created at (or last changed at) this revision. */
 void wire_if_created(struct wire_txn *txn, const char *key, uint64_t revision);
 void wire_if_modified(struct wire_txn *txn, const char *key, uint64_t revision);
+/* Holds if no key from `first` up to `end` was changed, or made, after this revision. */
+void wire_if_unchanged(struct wire_txn *txn, const char *first, const char *end, uint64_t revision);
 /* Holds if the key exists. */
 void wire_if_present(struct wire_txn *txn, const char *key);
 void wire_txn_else(struct wire_txn *txn);

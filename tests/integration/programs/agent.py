@@ -49,6 +49,12 @@ def getlk(fd, kind, command=fcntl.F_GETLK):
     return answer[0], answer[4]
 
 
+def conflict(fd, command, kind, start=0, length=0):
+    """F_GETLK: (type, start, length, pid), or the type alone if nothing is in the way."""
+    answer = struct.unpack(FLOCK, fcntl.fcntl(fd, command, lock_struct(kind, start, length)))
+    return (answer[0], *answer[2:5]) if answer[0] != fcntl.F_UNLCK else answer[:1]
+
+
 def take(path, operation=fcntl.LOCK_EX, flags=os.O_RDWR | os.O_CREAT):
     """Opens and locks; the descriptor."""
     fd = os.open(path, flags, 0o666)
@@ -180,8 +186,8 @@ def outcome(call):
     return 0
 
 
-MINE = (flock, control, control_each, getlk, take, take_many, attempt, alarmed, restart_on, poll,
-        epoll, forked, fork_and_wait, end, utimens, fstat, probe)
+MINE = (flock, control, control_each, getlk, conflict, take, take_many, attempt, alarmed,
+        restart_on, poll, epoll, forked, fork_and_wait, end, utimens, fstat, probe)
 THEIRS = ("open", "close", "read", "write", "pread", "pwrite", "fsync", "ftruncate", "truncate",
           "unlink", "link", "symlink", "readlink", "mkdir", "rmdir", "chmod", "chown", "listdir",
           "stat", "lstat", "dup", "lseek", "getpid",

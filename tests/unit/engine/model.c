@@ -71,7 +71,7 @@ struct model_place *model_find(const struct model *model, const char *id)
 }
 
 struct model_place *model_put(
-	struct model *model, const char *id, bool shared, unsigned int session)
+	struct model *model, const char *id, struct part part, unsigned int session)
 {
 	struct model_place *place = model_find(model, id);
 
@@ -81,32 +81,46 @@ struct model_place *model_put(
 		return place;
 	place = xzalloc(sizeof(*place));
 	place->token = model->revision;
-	place->shared = shared;
+	place->part = place->first = part;
+	place->changed = model->revision;
 	place->session = session;
 	copy_string(place->id, sizeof(place->id), id);
 	DL_APPEND(model->places, place);
 	return place;
 }
 
-void model_delete(struct model *model, struct model_place *place)
+static void tell(struct model *model, const struct model_place *place, bool shrunk)
 {
 	model->revision++;
 	for (struct model_watch *watch = model->watches; watch; watch = watch->next) {
 		struct model_event *event = xzalloc(sizeof(*event));
 		event->revision = model->revision;
+		event->shrunk = shrunk;
 		copy_string(event->id, sizeof(event->id), place->id);
 		DL_APPEND(watch->events, event);
 	}
+}
+
+void model_shrink(struct model *model, struct model_place *place, struct part part)
+{
+	place->part = part;
+	place->changed = ++model->revision;
+	tell(model, place, true);
+}
+
+void model_delete(struct model *model, struct model_place *place)
+{
+	tell(model, place, false);
 	DL_DELETE(model->places, place);
 	free(place);
 }
 
-bool model_is_free(const struct model *model, bool shared, const char *except)
+bool model_is_free(const struct model *model, struct part part, const char *except)
 {
 	const struct model_place *place;
 
 	DL_FOREACH(model->places, place) {
-		if (strcmp(place->id, except) != 0 && model_conflict(shared, place->shared))
+		if (strcmp(place->id, except) != 0 && model_conflict(part, place->part))
 			return false;
 	}
 	return true;

@@ -13,17 +13,26 @@
 
 enum { MODEL_ID_SIZE = 32, MODEL_MAX_PLACES = 64, MODEL_MAX_SESSIONS = 128 };
 
+/* What somebody has, or wants, of a file of a few bytes: a bit for each. */
+struct part {
+	unsigned int read, write;
+};
+
+enum { MODEL_BYTES = 4, MODEL_ALL = (1 << MODEL_BYTES) - 1 };
+
 struct model_place {
 	uint64_t token;
-	bool shared;
-	bool seen_holding; /* for the test's own use */
+	struct part part, first; /* now, and when it was put */
+	uint64_t changed;        /* when it became so */
+	bool seen_holding;       /* for the test's own use */
 	char id[MODEL_ID_SIZE];
 	unsigned int session;
 	struct model_place *prev, *next; /* in the order of tokens */
 };
 
-/* A place of that id was deleted at that revision. */
+/* A place of that id was deleted at that revision, or has less than before. */
 struct model_event {
+	bool shrunk;
 	char id[MODEL_ID_SIZE];
 	uint64_t revision;
 	struct model_event *prev, *next;
@@ -65,16 +74,24 @@ void model_end_session(struct model *model, unsigned int session);
 struct model_place *model_find(const struct model *model, const char *id);
 /* Puts a place at the end; one of that id which exists stays where it is. */
 struct model_place *model_put(
-	struct model *model, const char *id, bool shared, unsigned int session);
+	struct model *model, const char *id, struct part part, unsigned int session);
+/* The place has only that any more. */
+void model_shrink(struct model *model, struct model_place *place, struct part part);
 void model_delete(struct model *model, struct model_place *place);
 
 /* True if a try would succeed; `except` is the id of a place that does not count. */
-bool model_is_free(const struct model *model, bool shared, const char *except);
+bool model_is_free(const struct model *model, struct part part, const char *except);
 
 /* The places whose tokens are larger than `known`. */
 void model_read(const struct model *model, uint64_t known, struct model_snapshot *snapshot);
 
-static inline bool model_conflict(bool shared, bool other_shared)
+static inline bool model_conflict(struct part a, struct part b)
 {
-	return !shared || !other_shared;
+	return (a.write & (b.read | b.write)) || (b.write & a.read);
+}
+
+/* True if `more` is all of `part`, or more. */
+static inline bool model_covers(struct part more, struct part part)
+{
+	return !(part.write & ~more.write) && !(part.read & ~(more.read | more.write));
 }

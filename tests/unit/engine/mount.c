@@ -31,15 +31,15 @@ static void on_place(struct claim *claim)
 	require(world, !claim->try || !request_exists(mount, REQUEST_JOIN));
 	require(world, !claim->try || !request_exists(mount, REQUEST_LEAVE));
 	rules_check_order(job);
-	snprintf(job->id, sizeof(job->id), "%sm%u.%u", claim->shared ? "s-" : "", mount->number,
-		++world->jobs);
+	snprintf(job->id, sizeof(job->id), "%s%sm%u.%u", claim->shared ? "s-" : "",
+		job->plain ? "" : "r", mount->number, ++world->jobs);
 	job->known = true;
 	job->placed = job->leaving = job->broken = false;
 	job->token = 0;
 	struct request *request = request_new(mount, claim->try ? REQUEST_TRY : REQUEST_JOIN, job);
 	request->known = mount->lock.known;
-	if (claim->replaces)
-		copy_string(request->except, sizeof(request->except), job_of(claim->replaces)->id);
+	if (job->replaces && job->replaces->held)
+		copy_string(request->except, sizeof(request->except), job->replaces->id);
 	world_trace(world, "  m%u: job %u asks for place %s", mount->number, job->number, job->id);
 }
 
@@ -92,6 +92,12 @@ static void on_over(struct claim *claim)
 	require(mount->world, job->answered && job->left);
 	world_trace(mount->world, "  m%u: job %u is over", mount->number, job->number);
 	DL_DELETE(mount->jobs, job);
+	struct request *request, *next;
+	DL_FOREACH_SAFE(mount->requests, request, next) {
+		if (request->job == job)
+			request_free(request);
+	}
+	ranges_fini(&job->ranges);
 	memset(job, 0xa5, sizeof(*job));
 	free(job);
 }
@@ -109,8 +115,14 @@ static void on_drop(struct rival *rival)
 	require(owned->world, owned->world->rivals > 0);
 	owned->world->rivals--;
 	free(rival->id);
+	ranges_fini(&rival->ranges);
 	memset(owned, 0xa5, sizeof(*owned));
 	free(owned);
+}
+
+static bool is_kin(struct claim *claim, struct claim *held)
+{
+	return job_of(claim)->replaces == job_of(held);
 }
 
 const struct lock_ops mount_ops = {
@@ -120,24 +132,35 @@ const struct lock_ops mount_ops = {
 	.lost = on_lost,
 	.over = on_over,
 	.drop = on_drop,
+	.is_kin = is_kin,
 };
 
 /* --- what stands between the engine and the store --- */
 
-static struct rival *new_rival(struct world *world, const char *id, uint64_t token, bool shared)
+static struct rival *new_rival(
+	struct world *world, const char *id, uint64_t token, struct part part, uint64_t changed)
 {
 	struct owned_rival *owned = xzalloc(sizeof(*owned));
+	struct job stand_in = {.plain = !strchr(id, 'r')};
 
+	job_set_part(&stand_in, part);
 	owned->world = world;
 	owned->rival.id = xstrdup(id);
 	owned->rival.entry.token = token;
-	owned->rival.entry.shared = shared;
+	owned->rival.entry.shared = !part.write;
+	owned->rival.ranges = stand_in.ranges;
+	owned->rival.entry.ranges = stand_in.ranges.count ? &owned->rival.ranges : NULL;
+	owned->rival.changed = changed;
 	world->rivals++;
 	return &owned->rival;
 }
 
-/* What a read showed, without what is ours, or was left over by somebody of ours. */
-static struct rival *rivals_of(struct mount *mount, const struct model_snapshot *seen)
+/*
+ * What a read showed, without what is ours, or was left over by somebody of ours.  Without parts it
+ * shows only what everybody began with.
+ */
+static struct rival *rivals_of(
+	struct mount *mount, const struct model_snapshot *seen, bool parts, bool *stale)
 {
 	struct rival *rivals = NULL;
 
@@ -146,8 +169,9 @@ static struct rival *rivals_of(struct mount *mount, const struct model_snapshot 
 		if (job_find(mount, place->id) ||
 			(mount->session && place->session == mount->session))
 			continue;
-		struct rival *rival =
-			new_rival(mount->world, place->id, place->token, place->shared);
+		*stale = *stale || (!parts && place->changed > place->token);
+		struct rival *rival = new_rival(mount->world, place->id, place->token,
+			parts ? place->part : place->first, parts ? place->changed : 0);
 		LL_PREPEND(rivals, rival);
 	}
 	return rivals;
@@ -166,16 +190,22 @@ static void answer_placing(struct request *request)
 	} else if (request->outcome > 0) {
 		forget_id(job);
 	}
-	struct rival *rivals = join ? rivals_of(mount, &request->seen) : NULL;
+	bool stale = join && request->seen.revision < mount->shrunk;
+	struct rival *rivals = join ? rivals_of(mount, &request->seen, false, &stale) : NULL;
 	int outcome = request->outcome;
 	uint64_t token = request->placed_token, revision = request->seen.revision;
+	uint64_t arrival = job->claim.arrival;
 	if (outcome != LOCK_PLACED)
 		request_stray(request);
 	request_free(request);
 	world_trace(mount->world,
 		"m%u: job %u: outcome %d, token %" PRIu64 ", known up to %" PRIu64, mount->number,
 		job->number, outcome, token, revision);
+	if (stale)
+		mount_start_read(mount, true);
 	lock_placed(&mount->lock, &job->claim, outcome, token, revision, rivals);
+	if (arrival <= mount->lock.doubted && lock_is_contended(&mount->lock))
+		mount_start_read(mount, true);
 }
 
 static void answer_leave(struct request *request)
@@ -193,10 +223,13 @@ static void answer_leave(struct request *request)
 static void answer_read(struct request *request)
 {
 	struct mount *mount = request->mount;
-	struct rival *rivals = rivals_of(mount, &request->seen);
+	bool stale = false;
+	struct rival *rivals = rivals_of(mount, &request->seen, request->parts, &stale);
 	uint64_t revision = request->seen.revision;
 
 	request_free(request);
+	if (stale)
+		mount_start_read(mount, true);
 	world_trace(mount->world, "m%u: the queue as of %" PRIu64, mount->number, revision);
 	lock_read_end(&mount->lock, revision, rivals);
 }
@@ -257,6 +290,9 @@ void mount_deliver(struct request *request)
 	case REQUEST_LEAVE:
 		answer_leave(request);
 		break;
+	case REQUEST_SHRINK:
+		request_free(request);
+		break;
 	case REQUEST_READ:
 		answer_read(request);
 		break;
@@ -279,7 +315,7 @@ void mount_give_up_session(struct mount *mount)
 	mount->session = 0;
 	while ((request = request_random(world, mount->requests, true))) {
 		request->outcome = LOCK_NO_SESSION;
-		if (request->kind == REQUEST_CHECK)
+		if (request->kind == REQUEST_CHECK || request->kind == REQUEST_SHRINK)
 			request_free(request);
 		else if (request->kind == REQUEST_LEAVE)
 			answer_leave(request);
@@ -316,16 +352,23 @@ void mount_hear(struct mount *mount, bool deaf)
 		return;
 	world_trace(world, "m%u: hears that %s went at %" PRIu64, mount->number, event->id,
 		event->revision);
+	if (event->shrunk) {
+		if (!job && lock_is_contended(&mount->lock))
+			mount_start_read(mount, true);
+		mount->shrunk = event->revision;
+		return;
+	}
 	if (!job)
-		lock_removed(&mount->lock, new_rival(world, event->id, event->revision, false));
+		lock_removed(&mount->lock,
+			new_rival(world, event->id, event->revision, (struct part){0}, 0));
 	else if (job->placed && !job->leaving && job->token < event->revision)
 		tell_gone(job);
 }
 
-void mount_start_read(struct mount *mount)
+void mount_start_read(struct mount *mount, bool parts)
 {
 	lock_read_begin(&mount->lock);
-	request_new(mount, REQUEST_READ, NULL);
+	request_new(mount, REQUEST_READ, NULL)->parts = parts;
 }
 
 void mount_start_check(struct mount *mount)

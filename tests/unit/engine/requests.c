@@ -16,7 +16,7 @@ struct request *request_new(struct mount *mount, enum request_kind kind, struct 
 	request->session = mount->session;
 	request->clock = mount->clock;
 	if (job) {
-		request->shared = job->claim.shared;
+		request->part = job->part;
 		request->token = job->token;
 		copy_string(request->id, sizeof(request->id), job->id);
 	}
@@ -60,7 +60,9 @@ void request_stray(struct request *request)
 {
 	struct world *world = request->mount->world;
 
-	if (!*request->id || !request->session || !world_chance(world, world->odds.repeat))
+	/* One that comes late would say that the place has more, which does no harm but delay. */
+	if (!*request->id || !request->session || request->kind == REQUEST_SHRINK ||
+		!world_chance(world, world->odds.repeat))
 		return;
 	struct request *stray = xzalloc(sizeof(*stray));
 	*stray = *request;
@@ -71,7 +73,7 @@ void request_stray(struct request *request)
 static void place(struct world *world, struct request *request)
 {
 	struct model_place *placed =
-		model_put(&world->model, request->id, request->shared, request->session);
+		model_put(&world->model, request->id, request->part, request->session);
 
 	/* A repeated request makes good what happened to the key meanwhile. */
 	if (request->job)
@@ -84,7 +86,7 @@ static void place(struct world *world, struct request *request)
 static void carry_out_try(struct world *world, struct request *request)
 {
 	if (model_find(&world->model, request->id) ||
-		model_is_free(&world->model, request->shared, request->except))
+		model_is_free(&world->model, request->part, request->except))
 		place(world, request);
 	else
 		request->outcome = LOCK_NOT_PLACED;
@@ -96,6 +98,15 @@ static void carry_out_leave(struct world *world, struct request *request)
 
 	if (found && (!request->token || found->token == request->token))
 		model_delete(&world->model, found);
+}
+
+/* What is written is what it has by then. */
+static void carry_out_shrink(struct world *world, const struct request *request)
+{
+	struct model_place *found = model_find(&world->model, request->id);
+
+	if (found && found->token == request->token)
+		model_shrink(&world->model, found, request->job->part);
 }
 
 void request_carry_out(struct world *world, struct request *request)
@@ -115,6 +126,9 @@ void request_carry_out(struct world *world, struct request *request)
 		break;
 	case REQUEST_LEAVE:
 		carry_out_leave(world, request);
+		break;
+	case REQUEST_SHRINK:
+		carry_out_shrink(world, request);
 		break;
 	case REQUEST_READ:
 		model_read(&world->model, 0, &request->seen);
@@ -141,7 +155,7 @@ static void fail_request(struct world *world, struct request *request)
 		request->placed_token = 0;
 	} else if (request->kind == REQUEST_CHECK && request->outcome != LOCK_NO_SESSION) {
 		request_free(request);
-	} else if (request->kind == REQUEST_LEAVE) {
+	} else if (request->kind == REQUEST_LEAVE || request->kind == REQUEST_SHRINK) {
 		request->done = false;
 	}
 }

@@ -14,8 +14,8 @@ static void check_pair(const struct world *world, const struct job *a, const str
 {
 	if (a == b || !a->held || !b->held || !job_is_alive(a) || !job_is_alive(b))
 		return;
-	require(world, !model_conflict(a->claim.shared, b->claim.shared) || is_replaced_by(a, b) ||
-			       is_replaced_by(b, a));
+	require(world,
+		!model_conflict(a->part, b->part) || is_replaced_by(a, b) || is_replaced_by(b, a));
 }
 
 /* A holder's key exists, and before it there is only what its own mount has given back. */
@@ -28,11 +28,12 @@ static void check_holder(const struct world *world, const struct job *job)
 	DL_FOREACH(world->model.places, before) {
 		if (before == place)
 			return;
-		if (!model_conflict(before->shared, place->shared))
+		if (!model_conflict(before->part, job->part))
 			continue;
 		require(world, world->owner[before->session] == job->mount);
 		const struct job *earlier = job_at(job->mount, before);
-		require(world, !earlier || earlier == job->replaces);
+		require(world, !earlier || earlier == job->replaces ||
+				       !model_conflict(earlier->part, job->part));
 	}
 }
 
@@ -54,12 +55,14 @@ static void check_holders(const struct world *world)
 	}
 }
 
-/* Whoever comes to hold it has a larger token than every exclusive holder before. */
-static void check_token(struct world *world, uint64_t token, bool shared)
+/* Whoever comes to hold a byte has a larger token than every exclusive holder of it before. */
+static void check_token(struct world *world, uint64_t token, struct part part)
 {
-	require(world, token > world->exclusive);
-	if (!shared)
-		world->exclusive = token;
+	for (unsigned int i = 0; i < MODEL_BYTES; i++) {
+		require(world, !((part.read | part.write) >> i & 1) || token > world->exclusive[i]);
+		if (part.write >> i & 1)
+			world->exclusive[i] = token;
+	}
 }
 
 void rules_check_grant(const struct job *job)
@@ -70,54 +73,75 @@ void rules_check_grant(const struct job *job)
 	if (!job_is_alive(job))
 		return;
 	check_holder(world, job);
-	check_token(world, job->token, job->claim.shared);
+	check_token(world, job->token, job->part);
 }
 
-/* Foreign contenders hold the lock as soon as they are the first. */
+/* Foreign contenders hold the lock as soon as nobody before is in their way. */
 static void check_foreign(struct world *world)
 {
 	struct model_place *place;
-	bool first = true, exclusive = false;
+	struct part before = {0};
 
 	DL_FOREACH(world->model.places, place) {
-		bool holding = place->shared ? !exclusive : first;
-		if (holding && !world->owner[place->session] && !place->seen_holding) {
+		if (!world->owner[place->session] && !place->seen_holding &&
+			!model_conflict(before, place->part)) {
 			place->seen_holding = true;
-			check_token(world, place->token, place->shared);
+			check_token(world, place->token, place->part);
 		}
-		first = false;
-		exclusive = exclusive || !place->shared;
+		before.read |= place->part.read;
+		before.write |= place->part.write;
 	}
 }
 
 /* True if nothing that the engine knows of stands in the way, or may do so. */
-static bool is_grantable(const struct lock *lock, const struct claim *claim)
+static bool is_grantable(const struct lock *lock, struct claim *claim)
 {
 	const struct lock_entry *e;
 	const struct claim *other;
 
 	DL_FOREACH(lock->joining, other) {
-		if (model_conflict(other->shared, claim->shared) && !other->canceled &&
+		if (lock_is_barred(claim, other->shared, other->ranges) && !other->canceled &&
 			other->asked_after < claim->token)
 			return false;
 	}
 	DL_FOREACH(lock->view, e) {
 		if (e->claim == claim)
 			return true;
-		if (model_conflict(e->shared, claim->shared) &&
-			!(e->claim && e->claim == claim->replaces && e->claim->state == CLAIM_HELD))
+		bool is_kin = e->claim && e->claim->state == CLAIM_HELD &&
+			      lock->ops->is_kin(claim, e->claim);
+		if (lock_is_barred(claim, e->shared, e->ranges) && !is_kin)
 			return false;
 	}
 	return false;
 }
 
+static struct part part_of(const struct ranges *ranges)
+{
+	struct part part = {0};
+
+	for (size_t i = 0; i < ranges->count; i++) {
+		const struct range *range = &ranges->list[i];
+		for (unsigned int b = 0; b < MODEL_BYTES; b++) {
+			unsigned int bit = range->start <= b && b <= range->end ? 1u << b : 0;
+			*(range->exclusive ? &part.write : &part.read) |= bit;
+		}
+	}
+	return part;
+}
+
+/* No less than it has. */
 static bool is_in_view(const struct lock *lock, const struct model_place *place)
 {
 	const struct lock_entry *e;
 
 	DL_FOREACH(lock->view, e) {
-		if (!e->claim && e->token == place->token && e->shared == place->shared)
-			return true;
+		struct part part = {.read = MODEL_ALL};
+		if (e->ranges)
+			part = part_of(e->ranges);
+		else if (!e->shared)
+			part = (struct part){.write = MODEL_ALL};
+		if (!e->claim && e->token == place->token)
+			return model_covers(part, place->part) && e->shared == !part.write;
 	}
 	return false;
 }
@@ -147,11 +171,11 @@ static void check_view(const struct mount *mount)
 }
 
 /* What a job has seen is what the engine says of it. */
-static void check_job(const struct job *job)
+static void check_job(struct job *job)
 {
 	const struct mount *mount = job->mount;
 	const struct world *world = mount->world;
-	const struct claim *claim = &job->claim;
+	struct claim *claim = &job->claim;
 
 	require(world, job->held == (claim->state == CLAIM_HELD));
 	switch (claim->state) {
@@ -180,7 +204,7 @@ static void check_mount(const struct mount *mount)
 	const struct world *world = mount->world;
 	const struct claim *first = lock_first_claim(&mount->lock);
 	size_t jobs = 0, in_view = 0, leaving = 0;
-	const struct job *job;
+	struct job *job;
 
 	check_view(mount);
 	DL_FOREACH(mount->jobs, job) {
@@ -225,7 +249,7 @@ static bool is_busy_here(const struct job *job)
 
 	DL_FOREACH(job->mount->jobs, other) {
 		if (other != job && other != job->replaces && !other->left && other->placed &&
-			model_conflict(other->claim.shared, job->claim.shared))
+			model_conflict(other->part, job->part))
 			return true;
 	}
 	return false;
@@ -245,7 +269,7 @@ static bool is_first(const struct world *world, const struct job *job)
 	DL_FOREACH(world->model.places, before) {
 		if (strcmp(before->id, job->id) == 0)
 			return true;
-		if (model_conflict(before->shared, job->claim.shared) &&
+		if (model_conflict(before->part, job->part) &&
 			!(job->replaces && job->replaces->held &&
 				strcmp(before->id, job->replaces->id) == 0))
 			return false;

@@ -100,7 +100,27 @@ struct job *job_random(struct mount *mount, bool held)
 	return found;
 }
 
-struct job *job_new(struct mount *mount, bool shared, bool try, struct job *replaces)
+/* As ranges, of which the last byte stands for all that follow. */
+static void part_to_ranges(struct part part, struct ranges *ranges)
+{
+	ranges_fini(ranges);
+	for (unsigned int i = 0; i < MODEL_BYTES; i++) {
+		uint64_t end = i + 1 < MODEL_BYTES ? i : RANGE_END;
+		if ((part.read | part.write) >> i & 1)
+			ranges_set(ranges, (struct range){i, end, part.write >> i & 1});
+	}
+}
+
+void job_set_part(struct job *job, struct part part)
+{
+	job->part = part;
+	if (!job->plain)
+		part_to_ranges(part, &job->ranges);
+	job->claim.shared = !part.write;
+	job->claim.ranges = job->ranges.count ? &job->ranges : NULL;
+}
+
+struct job *job_new(struct mount *mount, struct part part, bool try, struct job *replaces)
 {
 	struct world *world = mount->world;
 	struct job *job = xzalloc(sizeof(*job));
@@ -109,12 +129,13 @@ struct job *job_new(struct mount *mount, bool shared, bool try, struct job *repl
 	job->number = ++world->jobs;
 	job->arrival = ++world->arrivals;
 	job->replaces = replaces;
-	job->claim.shared = shared;
+	job->plain = (part.read == MODEL_ALL || part.write == MODEL_ALL) &&
+		     !(world->odds.parts && world_chance(world, world->odds.parts));
+	job_set_part(job, part);
 	job->claim.try = try;
-	job->claim.replaces = replaces ? &replaces->claim : NULL;
 	DL_APPEND(mount->jobs, job);
-	world_trace(world, "m%u: job %u wants it%s%s%s", mount->number, job->number,
-		shared ? ", shared" : "", try ? ", now" : "",
+	world_trace(world, "m%u: job %u wants it, r%x w%x%s%s", mount->number, job->number,
+		part.read, part.write, try ? ", now" : "",
 		replaces ? ", instead of what it has" : "");
 	lock_take(&mount->lock, &job->claim);
 	return job;
@@ -150,11 +171,43 @@ void job_maybe_end(struct mount *mount)
 	job_end(job);
 }
 
+static struct part random_part(struct world *world)
+{
+	bool shared = world_chance(world, world->odds.shared);
+	unsigned int bytes = MODEL_ALL;
+
+	if (world_chance(world, world->odds.parts))
+		bytes = 1 + world_below(world, MODEL_ALL);
+	return shared ? (struct part){.read = bytes} : (struct part){.write = bytes};
+}
+
+/* Some of it, or what was exclusive becomes shared; never nothing. */
+void job_shrink_random(struct mount *mount)
+{
+	struct world *world = mount->world;
+	struct job *job = job_random(mount, true);
+	unsigned int kept = 1 + world_below(world, MODEL_ALL);
+
+	if (!job || job->claim.state != CLAIM_HELD || job->plain || job->replaces || !job->known)
+		return;
+	struct part part = {.read = job->part.read & kept, .write = job->part.write & kept};
+	if (world_chance(world, 50)) {
+		part = (struct part){.read = part.read | part.write};
+	}
+	if (!(part.read | part.write))
+		return;
+	job_set_part(job, part);
+	world_trace(world, "m%u: job %u keeps r%x w%x", mount->number, job->number, part.read,
+		part.write);
+	(void)request_new(mount, REQUEST_SHRINK, job);
+	lock_shrunk(&mount->lock, &job->claim);
+}
+
 void job_start_random(struct mount *mount)
 {
 	struct world *world = mount->world;
 	struct job *job, *replaces = job_random(mount, true);
-	bool shared = world_chance(world, world->odds.shared);
+	struct part part = random_part(world);
 	unsigned int count;
 
 	DL_COUNT(mount->jobs, job, count);
@@ -162,8 +215,8 @@ void job_start_random(struct mount *mount)
 		return;
 	/* As fs/ does it: what is shared is upgraded. */
 	if (replaces && replaces->claim.shared && world_chance(world, world->odds.replace))
-		shared = false;
+		part = (struct part){.write = part.read | part.write};
 	else
 		replaces = NULL;
-	(void)job_new(mount, shared, world_chance(world, world->odds.try), replaces);
+	(void)job_new(mount, part, world_chance(world, world->odds.try), replaces);
 }

@@ -24,6 +24,9 @@ enum { MAX_MOUNTS = 3, MAX_FOREIGN = 3, MAX_JOBS = 6 };
 struct job {
 	struct mount *mount;
 	struct claim claim;
+	bool plain;           /* all of the file, for as long as it lasts */
+	struct part part;     /* that it wants or has */
+	struct ranges ranges; /* the same, for the claim; none if it is plain */
 	unsigned int number;
 	struct job *replaces; /* NULL, or a job which has not left */
 	uint64_t arrival;     /* in what order they came, or came again */
@@ -44,7 +47,14 @@ struct job {
 	struct job *prev, *next;
 };
 
-enum request_kind { REQUEST_JOIN, REQUEST_TRY, REQUEST_LEAVE, REQUEST_READ, REQUEST_CHECK };
+enum request_kind {
+	REQUEST_JOIN,
+	REQUEST_TRY,
+	REQUEST_LEAVE,
+	REQUEST_SHRINK,
+	REQUEST_READ,
+	REQUEST_CHECK
+};
 
 /* From a mount to the store, and the answer's way back. */
 struct request {
@@ -55,7 +65,8 @@ struct request {
 	/* What is asked. */
 	char id[MODEL_ID_SIZE];
 	char except[MODEL_ID_SIZE];
-	bool shared;
+	struct part part;
+	bool parts; /* of READ: with what everybody has now */
 	unsigned int session;
 	uint64_t known, token, clock;
 
@@ -77,6 +88,7 @@ struct mount {
 	unsigned int session; /* 0: none */
 	unsigned int losses;  /* sessions that were lost so far */
 	bool losing;          /* the session is just being lost */
+	uint64_t shrunk;      /* when somebody was last heard to have less */
 	struct job *jobs;     /* not over */
 	struct request *requests;
 	uint64_t clock; /* counts placements */
@@ -84,7 +96,7 @@ struct mount {
 
 /* How likely things are in this sequence, in percent. */
 struct odds {
-	unsigned int shared, try, replace, failure, repeat, deaf, linger;
+	unsigned int shared, try, replace, failure, repeat, deaf, linger, parts;
 };
 
 struct world {
@@ -99,8 +111,8 @@ struct world {
 	struct odds odds;
 	unsigned int jobs; /* that there were, which makes names */
 	uint64_t arrivals;
-	size_t rivals;      /* allocated */
-	uint64_t exclusive; /* the largest token that was held exclusively */
+	size_t rivals;                   /* allocated */
+	uint64_t exclusive[MODEL_BYTES]; /* the largest token with which each was held so */
 };
 
 /* A line of the sequence's history, if it is wanted. */
@@ -137,7 +149,10 @@ struct job *job_at(const struct mount *mount, const struct model_place *place);
 bool job_is_alive(const struct job *job);
 
 /* Asks for the lock. */
-struct job *job_new(struct mount *mount, bool shared, bool try, struct job *replaces);
+struct job *job_new(struct mount *mount, struct part part, bool try, struct job *replaces);
+/* Gives a part of what it holds back. */
+void job_shrink_random(struct mount *mount);
+void job_set_part(struct job *job, struct part part);
 /* Gives it back, or leaves the queue. */
 void job_end(struct job *job);
 
@@ -186,6 +201,6 @@ void mount_deliver(struct request *request);
 void mount_hear(struct mount *mount, bool deaf);
 void mount_give_up_session(struct mount *mount);
 void mount_start_session(struct mount *mount);
-/* Has the queue read, or the session's keys compared. */
-void mount_start_read(struct mount *mount);
+/* Has the queue read (with what everybody has now), or the session's keys compared. */
+void mount_start_read(struct mount *mount, bool parts);
 void mount_start_check(struct mount *mount);

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+/* What the store tells the locks, and reading queues because of it. */
+#include <string.h>
+#include <utlist.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "lock/internal.h"
+
+/* Queues are read because something of ours waits there. */
+static bool shows_ours(const struct store_queue *queue)
+{
+	for (size_t i = 0; i < queue->count; i++) {
+		if (queue->contenders[i].ours)
+			return true;
+	}
+	return false;
+}
+
+static void read_due(struct lockspace *space);
+
+static void on_queue_read(void *user, int result, const struct store_queue *queue)
+{
+	struct named_lock *named = user;
+	struct lockspace *space = named->space;
+	struct store *store = space->store;
+
+	space->reads--;
+	named->is_read = false;
+	/* One without may be another's; or ours has gone, of which we will hear. */
+	if (queue && !shows_ours(queue))
+		queue = NULL;
+	if (lock_read_end(&named->lock, queue ? queue->revision : 0, rivals_of(named, queue))) {
+		log_trace("lock %s: the store had not told of a release", named->path);
+		store->ops->deaf(store);
+	}
+	if (named->again)
+		named_read_again(named);
+	named_settled(named);
+	read_due(space);
+}
+
+static void read_queue(struct named_lock *named)
+{
+	struct store *store = named->space->store;
+
+	named->is_read = true;
+	named->again = false;
+	named->space->reads++;
+	lock_read_begin(&named->lock);
+	store->ops->queue(store, named->path, named->parted, on_queue_read, named);
+}
+
+/* A few at a time: who looks a name up meanwhile must not wait for them all. */
+static void read_due(struct lockspace *space)
+{
+	enum { AT_ONCE = 128 };
+
+	while (space->due && space->reads < AT_ONCE) {
+		struct named_lock *named = space->due;
+		DL_DELETE(space->due, named);
+		named->is_due = false;
+		read_queue(named);
+	}
+}
+
+static void make_due(struct named_lock *named)
+{
+	if (named->is_due)
+		return;
+	named->is_due = true;
+	DL_APPEND(named->space->due, named);
+}
+
+void named_read_again(struct named_lock *named)
+{
+	if (named->is_read) {
+		named->again = true;
+		return;
+	}
+	make_due(named);
+	read_due(named->space);
+}
+
+static void on_recheck(void *user)
+{
+	struct lockspace *space = user;
+	struct named_lock *named, *next;
+
+	HASH_ITER(hh, space->locks, named, next) {
+		named_stir(named);
+		if (!named->is_read && lock_is_contended(&named->lock))
+			make_due(named);
+	}
+	read_due(space);
+}
+
+static void on_session(void *user, enum store_session state)
+{
+	struct lockspace *space = user;
+	bool suspended = state == STORE_SESSION_LOST;
+	struct named_lock *named, *next;
+
+	if (suspended != space->suspended) {
+		space->suspended = suspended;
+		HASH_ITER(hh, space->locks, named, next) {
+			if (suspended)
+				lock_suspend(&named->lock);
+			else
+				lock_resume(&named->lock);
+			named_stir(named);
+			named_settled(named);
+		}
+	}
+}
+
+static void on_gone(void *user, struct store_place *place)
+{
+	struct holding *holding = container_of(place, struct holding, place);
+
+	named_stir(holding->named);
+	lock_gone(&holding->named->lock, &holding->claim);
+}
+
+static void on_removed(void *user, const char *path, const char *id, uint64_t revision)
+{
+	struct named_lock *named = lockspace_named(user, path);
+
+	if (!named)
+		return;
+	struct rival *tomb = xzalloc(sizeof(*tomb));
+	tomb->entry.token = revision;
+	tomb->id = xstrdup(id);
+	lock_removed(&named->lock, tomb);
+	named_stir(named);
+}
+
+static void on_shrunk(void *user, const char *path, uint64_t revision)
+{
+	struct named_lock *named = lockspace_named(user, path);
+
+	if (!named)
+		return;
+	named->parted = true;
+	named->shrunk = revision;
+	named_stir(named);
+	if (lock_is_contended(&named->lock))
+		named_read_again(named);
+}
+
+static void stir_all(struct lockspace *space)
+{
+	struct named_lock *named;
+
+	for (named = space->locks; named; named = named->hh.next)
+		named_stir(named);
+}
+
+/* While the store is away nobody waits for it who need not. */
+static void on_reachable(void *user, bool reachable)
+{
+	struct lockspace *space = user;
+	struct holding *holding;
+
+	if (reachable) {
+		stir_all(space);
+		return;
+	}
+	DL_FOREACH2(space->leaving, holding, leaving_next) {
+		tell_later(space, &holding->released);
+	}
+	DL_FOREACH2(space->all, holding, all_next) {
+		tell_later(space, &holding->parted);
+	}
+}
+
+const struct store_events lockspace_events = {
+	.session = on_session,
+	.gone = on_gone,
+	.removed = on_removed,
+	.shrunk = on_shrunk,
+	.recheck = on_recheck,
+	.reachable = on_reachable,
+};

@@ -1,0 +1,564 @@
+# SPDX-License-Identifier: MIT
+"""Byte ranges of fcntl(2): on one mount, and on two, exactly as on a local file.
+
+Random operations of several processes are answered by a model, by a local file and by latchfs, all
+of which must always agree.  Left out is waiting for a whole file, which is done in a queue.
+"""
+
+import errno
+import itertools
+import os
+import random
+from fcntl import (F_GETLK, F_RDLCK, F_SETLK, F_SETLKW, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB,
+                   LOCK_SH, LOCK_UN)
+
+import pytest
+
+from mounting import parse_record
+from support import SOON, wait_until
+from test_fcntl import F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW
+from test_loss import revoke
+
+RW = os.O_RDWR | os.O_CREAT
+SETLK, SETLKW, GETLK = (F_SETLK, F_OFD_SETLK), (F_SETLKW, F_OFD_SETLKW), (F_GETLK, F_OFD_GETLK)
+# Bytes that the random operations are about; the last stands for all that follow.
+BYTES = 16
+
+
+# --- the model ---
+
+
+class Ranges:
+    """Who has locked which bytes, and how."""
+
+    def __init__(self):
+        self.owners = {}
+
+    def blockers(self, owner, kind, start, length):
+        """Owners who are in the way of such a lock."""
+        wanted = span(start, length)
+        return [other for other, held in self.owners.items() if other != owner and any(
+            byte in held and F_WRLCK in (kind, held[byte]) for byte in wanted)]
+
+    def change(self, owner, kind, start, length):
+        """Locks or unlocks."""
+        held = self.owners.setdefault(owner, {})
+        for byte in span(start, length):
+            if kind == F_UNLCK:
+                held.pop(byte, None)
+            else:
+                held[byte] = kind
+        if not held:
+            del self.owners[owner]
+
+    def runs(self, owner):
+        """What it has, as ranges of one kind each."""
+        found = []
+        for byte, kind in sorted(self.owners[owner].items()):
+            if found and found[-1][0] == kind and sum(found[-1][1:]) == byte:
+                found[-1] = (kind, found[-1][1], found[-1][2] + 1)
+            else:
+                found.append((kind, byte, 1))
+        return found
+
+    def drop(self, *owners):
+        """They have nothing any more."""
+        for owner in owners:
+            self.owners.pop(owner, None)
+
+
+def span(start, length):
+    """The bytes of a range."""
+    return range(start, start + length if length else BYTES)
+
+
+class Player:
+    """A process with two handles of the file; and on a local file another one that does the same."""
+
+    def __init__(self, number, paths, agent, machine):
+        self.number = number
+        self.machine = machine
+        self.paths = paths
+        self.agents = [agent() for _ in paths]
+        self.files = [[who.open(path, RW) for _ in range(2)]
+                      for who, path in zip(self.agents, paths)]
+        self.waiting = None
+
+    def owner(self, ofd, handle):
+        """Whose a lock is that is taken that way."""
+        return self.number, handle if ofd else "process"
+
+    def begin(self, name, handle, *arguments):
+        """Starts a call everywhere."""
+        for who, files in zip(self.agents, self.files):
+            who.begin(name, files[handle], *arguments)
+
+    def finish(self):
+        """What it gives, everywhere: a value, or an errno."""
+        return [outcome(who) for who in self.agents]
+
+    def ready(self):
+        """Whether it has been answered, everywhere."""
+        return [who.ready() for who in self.agents]
+
+    def call(self, name, handle, *arguments):
+        """Both."""
+        self.begin(name, handle, *arguments)
+        return self.finish()
+
+    def reopen(self, handle):
+        """Closes a handle and opens it anew."""
+        for who, files, path in zip(self.agents, self.files, self.paths):
+            who.close(files[handle])
+            files[handle] = who.open(path, RW)
+
+
+def outcome(who):
+    """What an agent's call has come to."""
+    try:
+        return who.finish(SOON)
+    except OSError as error:
+        assert error.errno in (errno.EAGAIN, errno.EACCES), error
+        return errno.EAGAIN
+
+
+class Game:
+    """Random operations, one after the other."""
+
+    def __init__(self, seed, players):
+        self.random = random.Random(seed)
+        self.players = players
+        self.model = Ranges()
+        self.waiter = None
+        self.history = [f"seed {seed}"]
+
+    def some_range(self):
+        """A range, rather a short one."""
+        start = self.random.randrange(BYTES - 1)
+        if self.random.random() < 0.15:
+            return start, 0
+        longest = min(BYTES - 1 - start, self.random.choice((1, 3, BYTES)))
+        return start, self.random.randint(1, longest)
+
+    def note(self, *words):
+        """Remembers what was done, for when it turns out to have been wrong."""
+        self.history.append(" ".join(str(word) for word in words))
+
+    def require(self, condition):
+        """Fails with the history."""
+        assert condition, "\n".join(self.history[-60:])
+
+    def step(self):
+        """Any operation of any process that does not wait."""
+        player = self.random.choice([p for p in self.players if not p.waiting])
+        ofd, handle = self.random.randrange(2), self.random.randrange(2)
+        kind = self.random.choice((F_RDLCK, F_WRLCK, F_WRLCK, F_UNLCK, F_UNLCK))
+        self.act(player, ofd, handle, kind, *self.some_range())
+        self.settle()
+
+    def act(self, player, ofd, handle, kind, start, length):
+        """What a step does."""
+        owner = player.owner(ofd, handle)
+        blockers = self.model.blockers(owner, kind, start, length)
+        if kind == F_UNLCK:
+            self.unlock(player, ofd, handle, start, length)
+        elif self.random.random() < 0.3:
+            self.look(player, ofd, handle, kind, start, length)
+        elif blockers and (start or length) and self.may_wait(player, owner, blockers):
+            self.note(owner, "waits for", kind, start, length)
+            player.begin("control", handle, SETLKW[ofd], kind, start, length)
+            player.waiting = (owner, kind, start, length)
+        else:
+            self.note(owner, "wants", kind, start, length, "but" if blockers else "", blockers)
+            answers = player.call("control", handle, SETLK[ofd], kind, start, length)
+            self.note("  gets", answers)
+            self.judge(player, owner, kind, start, length, answers)
+
+    def unlock(self, player, ofd, handle, start, length):
+        """Gives back some bytes, or closes a handle."""
+        if self.random.random() < 0.1:
+            self.note(player.number, "closes", handle)
+            player.reopen(handle)
+            self.model.drop(player.owner(False, handle), player.owner(True, handle))
+            return
+        self.note(player.owner(ofd, handle), "unlocks", start, length)
+        player.call("control", handle, SETLK[ofd], F_UNLCK, start, length)
+        self.model.change(player.owner(ofd, handle), F_UNLCK, start, length)
+
+    def may_wait(self, player, owner, blockers):
+        """One at a time, and never for itself."""
+        return not any(p.waiting for p in self.players) and self.random.random() < 0.5 and not any(
+            blocker[0] == player.number for blocker in blockers)
+
+    def settle(self):
+        """Who waits has the lock as soon as nobody is in the way."""
+        for player in self.players:
+            if not player.waiting:
+                continue
+            owner, *wanted = player.waiting
+            if self.model.blockers(owner, *wanted):
+                self.require(not any(player.ready()))
+                continue
+            wait_until(lambda: all(player.ready()), SOON, "\n".join(self.history[-60:]))
+            player.finish()
+            player.waiting = None
+            self.note(owner, "has waited long enough")
+            self.model.change(owner, *wanted)
+
+    def finish(self):
+        """Everybody lets go; who waits gets it."""
+        for player in self.players:
+            if player.waiting:
+                continue
+            for ofd, handle in itertools.product(range(2), range(2)):
+                player.call("control", handle, SETLK[ofd], F_UNLCK, 0, 0)
+                self.model.drop(player.owner(ofd, handle))
+        self.settle()
+
+
+    def judge(self, player, owner, kind, start, length, answers):
+        """Granted exactly if nobody is in the way."""
+        blocked = bool(self.model.blockers(owner, kind, start, length))
+        self.require(answers == [errno.EAGAIN if blocked else None] * 2)
+        if not blocked:
+            self.model.change(owner, kind, start, length)
+
+    def look(self, player, ofd, handle, kind, start, length):
+        """F_GETLK: any range that is in the way, with its type and, on one machine, its process."""
+        owner = player.owner(ofd, handle)
+        answers = player.call("conflict", handle, GETLK[ofd], kind, start, length)
+        self.note(owner, "looks at", kind, start, length, "and sees", *answers)
+        blockers = self.model.blockers(owner, kind, start, length)
+        for i, (found, *where) in enumerate(answers):
+            self.require((found == F_UNLCK) == (not blockers))
+            if blockers:
+                self.require(any(self.is_seen(player, i, other, found, *where)
+                                 for other in blockers))
+
+    def is_seen(self, player, i, owner, kind, start, length, pid):
+        """Whether that is what an owner has."""
+        holder = self.players[owner[0]]
+        is_far = i and holder.machine != player.machine
+        runs = [run for run in self.model.runs(owner) if run[0] == kind]
+        # A file's end is the model's too.
+        mine = (kind, start, BYTES - start if not length else length)
+        if not any(run == mine or (is_far and set(span(*mine[1:])) <= set(span(*run[1:])))
+                   for run in runs):
+            return False
+        # The kernel names no process for a lock of an open file description, or to who asks so.
+        return pid <= 0 or pid == holder.agents[i].pid
+
+
+def play(game, steps):
+    """A whole game."""
+    for _ in range(steps):
+        game.step()
+    game.finish()
+    assert not any(player.waiting for player in game.players)
+
+
+@pytest.mark.limit(300)
+@pytest.mark.parametrize("seed", range(6))
+def test_answers_are_those_of_a_local_file(pair, agent, seed):
+    """Granted, refused, waited for, F_GETLK: all the same, for process and OFD locks."""
+    mounts = [pair.a, pair.b if seed % 2 else pair.a]
+    local = pair.lab.scratch()
+    players = [Player(n, [local, mounts[n % 2] / "x"], agent, n % 2 if seed % 2 else 0)
+               for n in range(4)]
+    play(Game(seed, players), 200)
+
+
+# --- what programs do ---
+
+# Of sqlite3's os_unix.c: bytes far behind any data.
+PENDING, RESERVED, SHARED, SHARED_SIZE = 0x40000000, 0x40000001, 0x40000002, 510
+
+
+class Database:
+    """A process that locks as sqlite3 does."""
+
+    def __init__(self, who, path):
+        self.who = who
+        self.fd = who.open(path, RW)
+
+    def lock(self, kind, start, length=1):
+        """F_SETLK: whether it was granted."""
+        error = self.who.error("control", self.fd, F_SETLK, kind, start, length)
+        assert error in (0, errno.EAGAIN, errno.EACCES)
+        return error == 0
+
+    def read(self):
+        """From nothing to SHARED."""
+        if not self.lock(F_RDLCK, PENDING):
+            return False
+        granted = self.lock(F_RDLCK, SHARED, SHARED_SIZE)
+        assert self.lock(F_UNLCK, PENDING)
+        return granted
+
+    def write(self):
+        """From RESERVED to EXCLUSIVE, if no reader is left."""
+        return self.lock(F_WRLCK, PENDING) and self.lock(F_WRLCK, SHARED, SHARED_SIZE)
+
+    def settle(self):
+        """Back to SHARED."""
+        assert self.lock(F_RDLCK, SHARED, SHARED_SIZE)
+        assert self.lock(F_UNLCK, PENDING, 2)
+
+    def end(self):
+        """Back to nothing."""
+        assert self.lock(F_UNLCK, 0, 0)
+
+
+@pytest.mark.portable
+def test_locking_pattern_of_sqlite(pair, agent):
+    """Readers beside a writer who prepares, none beside one who writes; three processes."""
+    one, two, three = (Database(agent(), pair.a / "x") for _ in range(3))
+    assert one.read() and two.read()
+    assert one.lock(F_WRLCK, RESERVED)
+    assert not two.lock(F_WRLCK, RESERVED)
+    assert three.read()
+    assert not one.write()  # and keeps PENDING, so that the readers get fewer
+    three.end()
+    assert not three.read()
+    two.end()
+    assert one.write()
+    assert not two.read()
+    assert two.who.conflict(two.fd, F_GETLK, F_RDLCK, SHARED, 1) == (
+        F_WRLCK, PENDING, SHARED_SIZE + 2, one.who.pid)
+    one.settle()
+    assert two.read() and three.read()
+    for each in (one, two, three):
+        each.end()
+
+
+# Of Samba's tdb: one byte says that the file is in use, others guard a chain each.
+ACTIVE, CHAINS, CHAIN_COUNT = 4, 168, 64
+
+
+@pytest.mark.portable
+def test_locking_pattern_of_tdb(pair, agent):
+    """All share a byte, each chain is its own lock, and who reads all upgrades past who waits."""
+    who = [agent() for _ in range(4)]
+    fds = [each.open(pair.a / "x", RW) for each in who]
+    for each, fd in zip(who, fds):
+        each.control(fd, F_SETLKW, F_RDLCK, ACTIVE, 1)
+    for i, (each, fd) in enumerate(zip(who, fds)):
+        each.control(fd, F_SETLK, F_WRLCK, CHAINS + i, 1)
+    who[0].begin("control", fds[0], F_SETLKW, F_WRLCK, CHAINS + 1, 1).await_waiting("fcntl")
+    who[1].control(fds[1], F_SETLK, F_UNLCK, CHAINS + 1, 1)
+    who[0].finish(SOON)
+    for each, fd in zip(who, fds):
+        each.control(fd, F_SETLK, F_UNLCK, CHAINS, CHAIN_COUNT)
+    who[0].control(fds[0], F_SETLKW, F_RDLCK, CHAINS, CHAIN_COUNT)
+    who[1].control(fds[1], F_SETLKW, F_RDLCK, CHAINS + 7, 1)
+    who[2].begin("control", fds[2], F_SETLKW, F_WRLCK, CHAINS + 9, 1).await_waiting("fcntl")
+    who[0].begin("control", fds[0], F_SETLKW, F_WRLCK, CHAINS, CHAIN_COUNT)
+    who[0].await_waiting("fcntl")
+    # One who only waits is in nobody's way: not of another reader, nor of who upgrades.
+    who[3].control(fds[3], F_SETLK, F_RDLCK, CHAINS + 9, 1)
+    who[3].control(fds[3], F_SETLK, F_UNLCK, CHAINS + 9, 1)
+    who[1].control(fds[1], F_SETLK, F_UNLCK, CHAINS + 7, 1)
+    who[0].finish(SOON)
+    assert not who[2].ready()
+    who[0].control(fds[0], F_SETLK, F_UNLCK, CHAINS, CHAIN_COUNT)
+    who[2].finish(SOON)
+
+
+@pytest.mark.portable
+@pytest.mark.parametrize("command", [F_SETLKW, F_OFD_SETLKW])
+def test_wait_for_a_range_can_be_given_up(pair, agent, command):
+    """A signal ends it with EINTR, kill -9 at once; the holder keeps what it has."""
+    one, two, three = agent(), agent(), agent()
+    a, b, c = (each.open(pair.a / "x", RW) for each in (one, two, three))
+    one.control(a, F_SETLK, F_WRLCK, 0, 10)
+    two.control(b, F_SETLK, F_WRLCK, 20, 10)
+    for _ in range(3):
+        assert two.alarmed(0.1, "control", b, command, F_WRLCK, 5, 1) == "interrupted"
+    three.begin("control", c, command, F_RDLCK, 5, 1).await_waiting("fcntl")
+    three.kill()
+    wait_until(lambda: three.ended() is not None, SOON)
+    one.control(a, F_SETLK, F_UNLCK, 0, 10)
+    two.control(b, F_SETLK, F_WRLCK, 5, 1)
+
+
+@pytest.mark.portable
+def test_killed_owner_leaves_the_others_theirs(pair, agent):
+    """kill -9 of one of several owners frees its ranges and no other."""
+    one, two, three = agent(), agent(), agent()
+    a, b, c = (each.open(pair.a / "x", RW) for each in (one, two, three))
+    one.control(a, F_SETLK, F_WRLCK, 0, 1)
+    two.control(b, F_SETLK, F_WRLCK, 1, 1)
+    three.begin("control", c, F_SETLKW, F_WRLCK, 0, 1).await_waiting("fcntl")
+    one.kill()
+    three.finish(SOON)
+    assert three.error("control", c, F_SETLK, F_RDLCK, 1, 1) in (errno.EAGAIN, errno.EACCES)
+
+
+@pytest.mark.portable
+def test_disjoint_ranges_at_the_same_moment(pair, agent):
+    """Processes that ask together for different bytes all get them, whoever is first."""
+    count = 6
+    who = [agent() for _ in range(count)]
+    fds = [each.open(pair.a / "x", RW) for each in who]
+    for turn in range(40):
+        for i, (each, fd) in enumerate(zip(who, fds)):
+            kind = F_RDLCK if (turn + i) % 3 == 0 else F_WRLCK
+            each.begin("control", fd, SETLK[i % 2], kind, i, 1)
+        for each in who:
+            each.finish(SOON)
+        for i, (each, fd) in enumerate(zip(who, fds)):
+            each.begin("control", fd, SETLK[i % 2], F_UNLCK, 0, 0)
+        for each in who:
+            each.finish(SOON)
+
+
+@pytest.mark.portable
+def test_many_want_one_byte(pair, agent):
+    """They get it one after the other, beside somebody who keeps another one all the time."""
+    one, *who = [agent() for _ in range(6)]
+    one.control(one.open(pair.a / "x", RW), F_SETLK, F_RDLCK, 100, 1)
+    fds = [each.open(pair.a / "x", RW) for each in who]
+    for each, fd in zip(who, fds):
+        each.begin("control", fd, F_SETLKW, F_WRLCK, 0, 1)
+    waiting = list(range(len(who)))
+    while waiting:
+        wait_until(lambda: any(who[i].ready() for i in waiting), SOON)
+        (first,) = [i for i in waiting if who[i].ready()]
+        who[first].finish()
+        waiting.remove(first)
+        who[first].control(fds[first], F_SETLK, F_UNLCK, 0, 1)
+
+
+# --- what only latchfs says ---
+
+
+def test_ranges_are_in_the_record(pair, agent):
+    """What each owner has of the file can be read, and what it has given back can't any more."""
+    one, two = agent(), agent()
+    a, b = one.open(pair.a / "x", RW), two.open(pair.b / "x", RW)
+    one.control(a, F_SETLK, F_WRLCK, 0, 100)
+    two.control(b, F_SETLK, F_RDLCK, 100, 0)
+    one.control(a, F_SETLK, F_UNLCK, 40, 20)
+    one.control(a, F_SETLK, F_RDLCK, 70, 10)
+    assert [(place["ranges"], place["pid"]) for place in pair.b.queue("x")] == [
+        ("w0-39,w60-69,r70-79,w80-99", one.pid), ("r100-", two.pid)]
+    assert parse_record(one.pread(a, 999, 0).decode())["ranges"] == "w0-39,w60-69,r70-79,w80-99"
+    assert pair.b.holder("x")["mode"] == "exclusive"
+    one.control(a, F_SETLK, F_RDLCK, 0, 100)
+    assert pair.b.holder("x")["mode"] == "shared"
+    one.control(a, F_SETLK, F_UNLCK, 0, 0)
+    two.control(b, F_SETLK, F_UNLCK, 0, 0)
+    pair.await_queue("x", 0)
+
+
+def test_shrinking_keeps_the_place(pair, agent):
+    """A part is given back under the same token; what is asked for more has one of its own."""
+    one = agent()
+    a = one.open(pair.a / "x", RW)
+    one.control(a, F_SETLK, F_WRLCK, 0, 10)
+    (before,) = pair.lab.keys("x")
+    one.control(a, F_SETLK, F_UNLCK, 3, 2)
+    (after,) = pair.lab.keys("x")
+    assert after.create_revision == before.create_revision and after.name == before.name
+    one.control(a, F_SETLK, F_WRLCK, 20, 1)
+    assert len(pair.lab.keys("x")) == 2
+
+
+@pytest.mark.parametrize("taker", [LOCK_EX, LOCK_SH])
+def test_who_waits_for_the_file_hears_of_shrinking(pair, agent, taker):
+    """A part, and then the rest; an flock of the other mount gets it when nothing is in its way."""
+    one, far = agent(), agent()
+    a, b = one.open(pair.a / "x", RW), far.open(pair.b / "x", RW)
+    one.control(a, F_SETLK, F_WRLCK, 0, 0)
+    far.begin("flock", b, taker)
+    pair.await_queue("x", 2)
+    one.control(a, F_SETLK, F_UNLCK, 0, 100)
+    one.control(a, F_SETLK, F_RDLCK, 100, 0)
+    if taker == LOCK_EX:
+        assert not far.ready()
+        one.control(a, F_SETLK, F_UNLCK, 0, 0)
+    far.finish(SOON)
+
+
+def test_a_try_meets_what_is_there_now(pair, agent):
+    """What was given back or made shared is free for tries elsewhere, flock's too, at once."""
+    one, far = agent(), agent()
+    a, b = one.open(pair.a / "x", RW), far.open(pair.b / "x", RW)
+    one.control(a, F_SETLK, F_WRLCK, 0, 0)
+    for _ in range(20):
+        assert far.error("flock", b, LOCK_SH | LOCK_NB) == errno.EWOULDBLOCK
+        assert far.error("control", b, F_SETLK, F_RDLCK, 5, 1) == errno.EAGAIN
+        one.control(a, F_SETLK, F_UNLCK, 5, 1)
+        far.control(b, F_SETLK, F_WRLCK, 5, 1)
+        assert one.error("control", a, F_SETLK, F_RDLCK, 0, 0) == errno.EAGAIN
+        far.control(b, F_SETLK, F_UNLCK, 5, 1)
+        one.control(a, F_SETLK, F_RDLCK, 0, 0)
+        far.flock(b, LOCK_SH | LOCK_NB)
+        assert one.error("control", a, F_SETLK, F_WRLCK, 0, 0) == errno.EAGAIN
+        far.flock(b, LOCK_UN)
+        one.control(a, F_SETLK, F_WRLCK, 0, 0)
+
+
+def test_flock_and_a_range_exclude_each_other(pair, agent):
+    """Between processes, here and elsewhere; flock stands for the whole file."""
+    one, two, three, far = agent(), agent(), agent(), agent()
+    a, b, c = (each.open(pair.a / "x", RW) for each in (one, two, three))
+    d = far.open(pair.b / "x", RW)
+    one.control(a, F_SETLK, F_RDLCK, 3, 1)
+    two.control(b, F_SETLK, F_RDLCK, 4, 1)
+    for each, fd in ((three, c), (far, d)):
+        assert each.error("flock", fd, LOCK_EX | LOCK_NB) == errno.EWOULDBLOCK
+        each.flock(fd, LOCK_SH | LOCK_NB)
+        assert one.error("control", a, F_SETLK, F_WRLCK, 3, 1) == errno.EAGAIN
+        each.close(fd)
+    wait_until(lambda: one.error("control", a, F_SETLK, F_WRLCK, 3, 1) == 0, SOON)
+    # Through the handle that has a range already the ranges of others are in the way as well.
+    assert one.error("flock", a, LOCK_SH | LOCK_NB) == 0
+    assert two.error("control", b, F_SETLK, F_WRLCK, 4, 1) == errno.EAGAIN
+    assert one.error("flock", a, LOCK_EX | LOCK_NB) == errno.EWOULDBLOCK
+    one.begin("flock", a, LOCK_EX).await_waiting()
+    two.control(b, F_SETLK, F_UNLCK, 4, 1)
+    one.finish(SOON)
+
+
+def test_loss_concerns_every_owner(pair, agent):
+    """Each is told with EIO, until he himself unlocks; then it goes on under a new lease."""
+    pair.a.expect()
+    one, two, three = agent(), agent(), agent()
+    a, b, c = (each.open(pair.a / "x", RW) for each in (one, two, three))
+    one.control(a, F_SETLK, F_WRLCK, 0, 1)
+    two.control(b, F_SETLK, F_WRLCK, 1, 1)
+    two.control(b, F_SETLK, F_WRLCK, 3, 1)
+    three.begin("control", c, F_SETLKW, F_WRLCK, 0, 1).await_waiting("fcntl")
+    revoke(pair.lab, "x")
+    for who, fd in ((one, a), (two, b)):
+        wait_until(lambda: who.error("pread", fd, 10, 0) == errno.EIO, SOON)
+        assert who.error("control", fd, F_SETLK, F_RDLCK, 7, 1) == errno.EIO
+        assert who.error("fsync", fd) == errno.EIO
+    three.finish(SOON)
+    one.control(a, F_SETLK, F_UNLCK, 0, 1)
+    one.control(a, F_SETLK, F_WRLCK, 5, 1)
+    assert two.error("control", b, F_SETLK, F_RDLCK, 7, 1) == errno.EIO
+    two.control(b, F_SETLK, F_UNLCK, 0, 0)
+    two.control(b, F_SETLK, F_RDLCK, 7, 1)
+    assert three.conflict(c, F_GETLK, F_WRLCK, 0, 0) == (F_WRLCK, 5, 1, one.pid)
+
+
+def test_unlocking_a_part_does_not_wait_for_a_store_that_is_away(pair, agent):
+    """It takes effect there when it can; nobody gets it before."""
+    server = pair.lab.own_etcd()
+    a, b = pair.lab.mount(name="c"), pair.lab.mount(name="d")
+    for each in (a, b):
+        each.expect()
+    one, far = agent(), agent()
+    fd, other = one.open(a / "x", RW), far.open(b / "x", RW)
+    one.control(fd, F_SETLK, F_WRLCK, 0, 10)
+    far.begin("control", other, F_SETLKW, F_WRLCK, 0, 5)
+    far.await_waiting("fcntl")
+    server.stop()
+    wait_until(lambda: one.error("fsync", fd) == errno.EIO, SOON)
+    one.control(fd, F_SETLK, F_UNLCK, 0, 5)
+    assert not far.ready()
+    server.start()
+    far.finish(SOON)
+    assert far.error("control", other, F_SETLK, F_WRLCK, 5, 1) == errno.EAGAIN

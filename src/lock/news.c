@@ -144,8 +144,8 @@ static void on_shrunk(void *user, const char *path, uint64_t revision)
 	named->parted = true;
 	named->shrunk = revision;
 	named_stir(named);
-	if (lock_is_contended(&named->lock))
-		named_read_again(named);
+	/* If nobody waits for it now, who comes does not ask again for what is known. */
+	named_read_again(named);
 }
 
 static void stir_all(struct lockspace *space)

@@ -353,7 +353,7 @@ void mount_hear(struct mount *mount, bool deaf)
 	world_trace(world, "m%u: hears that %s went at %" PRIu64, mount->number, event->id,
 		event->revision);
 	if (event->shrunk) {
-		if (!job && lock_is_contended(&mount->lock))
+		if (!job)
 			mount_start_read(mount, true);
 		mount->shrunk = event->revision;
 		return;

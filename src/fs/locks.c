@@ -236,6 +236,8 @@ static bool has_something(const struct request *request)
 {
 	const struct hold *hold;
 
+	if (request->kind != STAKE_FCNTL || request->handle->stakes)
+		return request->handle->stakes;
 	DL_FOREACH(request->node->holds, hold) {
 		if (hold_is_shared_by(hold, request))
 			return true;
@@ -289,8 +291,8 @@ bool lock_has_lost(const struct request *request)
 {
 	const struct hold *through = hold_of_handle(request->handle), *hold;
 
-	if (through && through->lost)
-		return true;
+	if ((through && through->lost) || request->kind != STAKE_FCNTL)
+		return through && through->lost;
 	DL_FOREACH(request->node->holds, hold) {
 		if (hold->lost && hold_is_shared_by(hold, request))
 			return true;

@@ -171,6 +171,67 @@ static void check_record(const struct record *record, bool shared)
 	free(value);
 }
 
+static void assert_range(const char *id, bool has_one, struct range expected)
+{
+	struct range range;
+
+	assert_int_equal(key_id_range(id, &range), has_one);
+	if (!has_one)
+		return;
+	assert_true(range.start == expected.start && range.end == expected.end);
+	assert_int_equal(range.exclusive, expected.exclusive);
+}
+
+static void test_key_ranges(void **state)
+{
+	static const char *const none[] = {"1f.2", "s-1f.2", "l-1f.2", "1f", "r0-9", "1f.r0-9",
+		".2r0-9", "1f.2r", "1f.2r5", "1f.2r9-5", "1f.2r-5", "1f.2r0-9x", "job.2r0-9",
+		"1f.2r0-9-3", "1f.2r18446744073709551616-", "x-1f.2r0-9"};
+	uint64_t sequence = 0;
+
+	assert_text(key_range_mark(0, 99), "r0-99");
+	assert_text(key_range_mark(7, RANGE_END), "r7-");
+	assert_range("1f.2r0-99", true, (struct range){0, 99, true});
+	assert_range("s-1f.2r7-", true, (struct range){7, RANGE_END, false});
+	for (size_t i = 0; i < ARRAY_SIZE(none); i++)
+		assert_range(none[i], false, (struct range){0});
+	assert_true(key_id_sequence("s-1f.2ar7-", &sequence) && sequence == 0x2a);
+	assert_true(key_id_sequence("l-1f.b", &sequence) && sequence == 0xb);
+	assert_false(key_id_sequence("1f", &sequence) || key_id_sequence("job.2", &sequence));
+	assert_text(key_notice_path("a/b"), ".latchfs.shrunk/a/b");
+	assert_string_equal(key_noticed(".latchfs.shrunk/a/b"), "a/b");
+	assert_null(key_noticed(".latchfs.shrunken/a/b"));
+	assert_null(key_noticed("a/.latchfs.shrunk/b"));
+}
+
+static void assert_place(const char *id, const char *value, const char *ranges, bool shared)
+{
+	struct record record;
+
+	assert_int_equal(value_parse_place(id, value, &record), shared);
+	if (ranges)
+		assert_text(ranges_print(&record.ranges), ranges);
+	else
+		assert_int_equal(record.ranges.count, 0);
+	record_fini(&record);
+}
+
+/* What an id says is the most that its place can have been given. */
+static void test_places(void **state)
+{
+	static const char part[] = "{\"v\":1,\"host\":\"h\",\"ranges\":\"w0-9,r20-\"}";
+	static const char reader[] = "{\"v\":1,\"host\":\"h\",\"ranges\":\"r20-\"}";
+	static const char nonsense[] = "{\"v\":1,\"host\":\"h\",\"ranges\":\"w9-0\"}";
+
+	assert_place("1f.2r0-", part, "w0-9,r20-", false);
+	assert_place("1f.2r0-", reader, "r20-", true);
+	assert_place("1f.2r0-5", nonsense, "w0-5", false);
+	assert_place("s-1f.2r0-5", NULL, "r0-5", true);
+	assert_place("1f.2", part, NULL, false);
+	assert_place("s-1f.2", part, NULL, true);
+	assert_place("job", part, NULL, false);
+}
+
 static void test_record(void **state)
 {
 	struct record record = {.known = true,
@@ -431,6 +492,8 @@ int main(void)
 		cmocka_unit_test(test_key_below),
 		cmocka_unit_test(test_key_below_escapes),
 		cmocka_unit_test(test_key_split),
+		cmocka_unit_test(test_key_ranges),
+		cmocka_unit_test(test_places),
 		cmocka_unit_test(test_record),
 		cmocka_unit_test(test_record_extremes),
 		cmocka_unit_test(test_record_of_a_symlink),

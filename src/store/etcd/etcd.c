@@ -143,13 +143,6 @@ static void delete_orphan(struct etcd *etcd, const char *path, const char *id)
 	etcd_op_send_timed(op, &txn, ETCD_BATCH_ANY);
 }
 
-static bool sequence_of(const char *id, uint64_t *sequence)
-{
-	const char *dot = strrchr(id, '.');
-
-	return dot && parse_u64(dot + 1, 16, UINT64_MAX, sequence) == 0;
-}
-
 static void check_key(struct etcd *etcd, const struct wire_kv *kv)
 {
 	struct store_place *place;
@@ -164,7 +157,7 @@ static void check_key(struct etcd *etcd, const struct wire_kv *kv)
 	place = etcd_find_place(etcd, below, id);
 	if (place)
 		place->placed_at = UINT64_MAX; /* seen */
-	else if (sequence_of(id, &sequence) && sequence <= etcd->check_sequence)
+	else if (key_id_sequence(id, &sequence) && sequence <= etcd->check_sequence)
 		delete_orphan(etcd, below, id);
 }
 

@@ -78,34 +78,72 @@ const char *key_noticed(const char *path)
 	return begins_with(path, key_notices) && path[length] == '/' ? path + length + 1 : NULL;
 }
 
-static const char *behind_shared_mark(const char *id)
-{
-	return key_id_is_shared(id) ? id + strlen(shared_mark) : id;
-}
-
 char *key_range_mark(uint64_t start, uint64_t end)
 {
-	return end == RANGE_END ? xasprintf("r%" PRIu64 "--", start)
-				: xasprintf("r%" PRIu64 "-%" PRIu64 "-", start, end);
+	return end == RANGE_END ? xasprintf("r%" PRIu64 "-", start)
+				: xasprintf("r%" PRIu64 "-%" PRIu64, start, end);
 }
 
-bool key_id_range(const char *id, struct range *range)
-{
-	cleanup(free_ptr) char *copy = xstrdup(behind_shared_mark(id));
-	char *rest = copy;
-	const char *start = strsep(&rest, "-"), *end = strsep(&rest, "-");
+/* The parts of an id of ours: "LEASE.NUMBERrRANGE", of which the range may be missing. */
+struct id_parts {
+	char *text; /* owned */
+	char *number, *range;
+};
 
-	*range = (struct range){.end = RANGE_END, .exclusive = !key_id_is_shared(id)};
-	return *start == 'r' && rest && parse_u64(start + 1, 10, UINT64_MAX, &range->start) == 0 &&
+static bool split_id(const char *id, struct id_parts *parts)
+{
+	uint64_t number;
+	char *dot;
+
+	parts->text = xstrdup(key_id_lease(id));
+	dot = strchr(parts->text, '.');
+	if (!dot)
+		return false;
+	*dot = '\0';
+	parts->number = dot + 1;
+	parts->range = strchr(parts->number, 'r');
+	if (parts->range)
+		*parts->range++ = '\0';
+	return parse_u64(parts->text, 16, UINT64_MAX, &number) == 0 &&
+	       parse_u64(parts->number, 16, UINT64_MAX, &number) == 0;
+}
+
+static bool parse_range(char *text, struct range *range)
+{
+	char *end = strchr(text, '-');
+
+	if (!end)
+		return false;
+	*end++ = '\0';
+	return parse_u64(text, 10, UINT64_MAX, &range->start) == 0 &&
 	       (!*end || parse_u64(end, 10, UINT64_MAX, &range->end) == 0) &&
 	       range->start <= range->end;
 }
 
+bool key_id_range(const char *id, struct range *range)
+{
+	struct id_parts parts;
+
+	*range = (struct range){.end = RANGE_END, .exclusive = !key_id_is_shared(id)};
+	bool has_one = split_id(id, &parts) && parts.range && parse_range(parts.range, range);
+	free(parts.text);
+	return has_one;
+}
+
+bool key_id_sequence(const char *id, uint64_t *sequence)
+{
+	struct id_parts parts;
+	bool is_ours = split_id(id, &parts);
+
+	if (is_ours)
+		(void)parse_u64(parts.number, 16, UINT64_MAX, sequence);
+	free(parts.text);
+	return is_ours;
+}
+
 const char *key_id_lease(const char *id)
 {
-	const char *rest = behind_shared_mark(id), *last = strrchr(rest, '-');
-
-	return *rest == 'r' && last ? last + 1 : rest;
+	return id + (key_id_is_shared(id) || key_id_is_symlink(id) ? strlen(shared_mark) : 0);
 }
 
 bool key_id_is_shared(const char *id)

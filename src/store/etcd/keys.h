@@ -7,8 +7,9 @@
  * in the queue of the lock; with a further slash in it, a key makes a/b a directory.
  *
  * An ID that begins with "s-" is a shared place, one that begins with "l-" an exclusive place that
- * is a symbolic link.  "r0-99-" (behind "s-", if it is shared) is the range of bytes that was asked
- * for, without the second number if it has no end; what there is now stands in the value.
+ * is a symbolic link.  Then come our lease, a dot and a number, and behind that, in some, "r0-99", the
+ * range of bytes that was asked for, without the second number if it has no end; what there is now of
+ * it stands in the value.
  *
  * /p/.latchfs.shrunk/a/b/ID is put when that place has given a part back, and deleted at once, so
  * that those hear of it who wait for deletes.
@@ -48,13 +49,15 @@ char *key_notice_path(const char *path);
 /* The path of the lock that such a path stands for, within it; NULL if it is none. */
 const char *key_noticed(const char *path);
 
-/* What goes in front of the id of a place for such a range of bytes, which the caller frees; and
- * the range that an id shows, false if there is none. */
+/* What goes behind the id of a place for such a range of bytes, which the caller frees; and the
+ * range that an id shows, false if there is none. */
 char *key_range_mark(uint64_t start, uint64_t end);
 bool key_id_range(const char *id, struct range *range);
 
 /* Where, in a place's id, the lease stands that is part of it; as ours have it. */
 const char *key_id_lease(const char *id);
+/* The number in an id of ours; false if there is none. */
+bool key_id_sequence(const char *id, uint64_t *sequence);
 
 bool key_id_is_shared(const char *id);
 bool key_id_is_symlink(const char *id);

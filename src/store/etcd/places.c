@@ -32,8 +32,8 @@ static void enter_place(struct etcd *etcd, struct store_place *place)
 {
 	cleanup(free_ptr) char *range = range_mark_of(place);
 
-	snprintf(place->id, sizeof(place->id), "%s%s%" PRIx64 ".%" PRIx64, mark_of(place), range,
-		etcd->lease.id, ++etcd->sequence);
+	snprintf(place->id, sizeof(place->id), "%s%" PRIx64 ".%" PRIx64 "%s", mark_of(place),
+		etcd->lease.id, ++etcd->sequence, range);
 	place->token = 0;
 	place->placed = false;
 	place->deleted = 0;

@@ -184,22 +184,33 @@ static bool parse_range(char *text, struct range *range)
 	       range->start <= range->end;
 }
 
+static size_t count_ranges(const char *text)
+{
+	size_t count = 1;
+
+	for (; *text; text++)
+		count += *text == ',';
+	return count;
+}
+
 /* They have to be as they are printed. */
 int ranges_parse(struct ranges *ranges, const char *text)
 {
 	cleanup(free_ptr) char *copy = xstrdup(text);
+	size_t count = count_ranges(text);
+	struct range range = {0};
+	uint64_t last = 0;
 	char *rest = copy;
-	struct range range;
 
 	*ranges = (struct ranges){0};
-	while (rest) {
-		const struct range *last = ranges->count ? &ranges->list[ranges->count - 1] : NULL;
-		if (!parse_range(strsep(&rest, ","), &range) || ranges->count == RANGES_MAX ||
-			(last && range.start <= last->end)) {
+	if (count > RANGES_MAX)
+		return -EINVAL;
+	ranges->list = xrealloc(NULL, count, sizeof(range));
+	for (size_t i = 0; i < count; i++, last = range.end) {
+		if (!parse_range(strsep(&rest, ","), &range) || (i && range.start <= last)) {
 			ranges_fini(ranges);
 			return -EINVAL;
 		}
-		ranges->list = xrealloc(ranges->list, ranges->count + 1, sizeof(range));
 		append(ranges, range);
 	}
 	return 0;

@@ -306,12 +306,10 @@ void lock_for_request(struct request *request)
 
 	if (lock_has_lost(request)) {
 		lock_refuse(request, -EIO);
-	} else if (!hold) {
-		lock_ask(request);
-	} else if (is_flock_conversion(request, hold)) {
+	} else if (hold && is_flock_conversion(request, hold)) {
 		hold_release(hold, NULL, NULL);
 		lock_ask(request);
-	} else if (request->exclusive && lockspace_is_shared(hold->holding)) {
+	} else if (!hold || (request->exclusive && lockspace_is_shared(hold->holding))) {
 		lock_ask(request);
 	} else {
 		stake_add(hold, request);

@@ -106,10 +106,10 @@ struct lock {
 	struct claim *trying;   /* CLAIM_JOINING, as a try */
 	struct claim *joining;  /* the other claims in CLAIM_JOINING */
 	unsigned int joining_count;
-	uint64_t latest;      /* revision of the store that was heard of */
-	size_t leaving;       /* claims in CLAIM_LEAVING */
-	size_t claims;        /* that are not over */
-	uint64_t arrivals;    /* of claims, so far */
+	uint64_t latest;   /* revision of the store that was heard of */
+	size_t leaving;    /* claims in CLAIM_LEAVING */
+	size_t claims;     /* that are not over */
+	uint64_t arrivals; /* of claims, so far */
 	/*
 	 * When one that arrived up to this one is placed, the queue is to be read: nothing is known
 	 * by which it could be told whether what its answer showed has gone since.

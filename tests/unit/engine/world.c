@@ -174,11 +174,13 @@ void job_maybe_end(struct mount *mount)
 static struct part random_part(struct world *world)
 {
 	bool shared = world_chance(world, world->odds.shared);
+	struct part part = {0};
 	unsigned int bytes = MODEL_ALL;
 
 	if (world_chance(world, world->odds.parts))
 		bytes = 1 + world_below(world, MODEL_ALL);
-	return shared ? (struct part){.read = bytes} : (struct part){.write = bytes};
+	*(shared ? &part.read : &part.write) = bytes;
+	return part;
 }
 
 /* Some of it, or what was exclusive becomes shared; never nothing. */

@@ -38,10 +38,11 @@ bool ranges_equal(const struct ranges *a, const struct ranges *b)
 /* Adds a range behind all others. */
 static void append(struct ranges *to, struct range range)
 {
-	struct range *last = to->count ? &to->list[to->count - 1] : NULL;
+	size_t n = to->count;
 
-	if (last && last->end + 1 == range.start && last->exclusive == range.exclusive)
-		last->end = range.end;
+	if (n && to->list[n - 1].end + 1 == range.start &&
+		to->list[n - 1].exclusive == range.exclusive)
+		to->list[n - 1].end = range.end;
 	else
 		to->list[to->count++] = range;
 }

@@ -7,6 +7,7 @@
  *
  *     main.c          wiring: start, background, signals, the end
  *     options         the command line and the environment
+ *     helper          the command line as mount(8) writes it
  *     source          which etcd, and where in it: the addresses and the prefix
  *
  *     fs/             what the kernel asks, until its one reply
@@ -53,6 +54,7 @@
  *     event/          the one thread
  *       loop          descriptors, deadlines, signals
  *       http          libcurl on the loop
+ *       service       what systemd is told
  *
  *     base/           util, buffer, base64, files, log, memory, proc, ranges
  *
@@ -68,15 +70,13 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#ifdef HAVE_SYSTEMD
-#include <systemd/sd-daemon.h>
-#endif
 
 #include "base/files.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/util.h"
 #include "event/loop.h"
+#include "event/service.h"
 #include "fs/mount.h"
 #include "lock/lockspace.h"
 #include "options.h"
@@ -91,17 +91,11 @@ struct program {
 	struct lockspace *space;
 	struct mount *mount;
 	struct loop_timer tidy_timer;
+	struct service service;
 	int ready_fd; /* to the process that waits for us to get going; -1 = none */
 	bool ready, stopping;
 	int status; /* to exit with */
 };
-
-static void notify_supervisor(const char *state)
-{
-#ifdef HAVE_SYSTEMD
-	sd_notify(0, state);
-#endif
-}
 
 /* --- the end --- */
 
@@ -119,7 +113,7 @@ static void stop(struct program *program, int status)
 		return;
 	program->stopping = true;
 	program->status = status;
-	notify_supervisor("STOPPING=1");
+	service_stopping();
 	mount_detach(program->mount);
 	program->store->ops->stop(program->store, on_store_stopped, program);
 }
@@ -182,7 +176,7 @@ static void on_mount_ready(void *user, int error)
 		log_set_level(LOG_LEVEL_INFO);
 	go_to_background(program);
 	log_info("%s mounted at %s", program->options.source, program->options.mount_point);
-	notify_supervisor("READY=1");
+	service_ready(&program->service, program->loop, program->options.source);
 }
 
 static const struct mount_events mount_events = {.ready = on_mount_ready, .ended = on_mount_ended};
@@ -374,6 +368,8 @@ int main(int argc, char **argv)
 		options_print_help();
 	else if (program.options.show_version)
 		puts("latchfs " LATCHFS_VERSION);
+	else if (program.options.pretend)
+		status = EXIT_SUCCESS;
 	else if (program.options.foreground)
 		status = serve(&program);
 	else

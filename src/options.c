@@ -14,6 +14,7 @@
 #include "base/buffer.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "helper.h"
 #include "store/policy.h"
 
 enum {
@@ -471,11 +472,13 @@ __attribute__((format(printf, 2, 0))) static void on_fuse_log(
 
 int options_parse(struct options *options, int argc, char **argv)
 {
+	bool pretend = helper_arguments(&argc, argv);
 	struct fuse_args args = FUSE_ARGS_INIT(argc, argv);
 	struct parsing parsing = {.options = options};
 	int error = 0;
 
-	*options = (struct options){.ttl = DEFAULT_TTL,
+	*options = (struct options){.pretend = pretend,
+		.ttl = DEFAULT_TTL,
 		.timeout = DEFAULT_TIMEOUT,
 		.max_claims = DEFAULT_CLAIMS,
 		.max_content = DEFAULT_CONTENT};

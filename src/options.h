@@ -11,6 +11,7 @@
 struct options {
 	/* What to do instead of mounting. */
 	bool show_help, show_version;
+	bool pretend; /* nothing: the options were right, and mount(8) had no more in mind */
 
 	bool foreground, trace;
 	char *source;      /* as given, to be shown as the mounted device */

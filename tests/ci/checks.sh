@@ -37,7 +37,7 @@ formatted() {
 manual() {
 	local output
 
-	output=$(mandoc -Tlint -W warning contrib/man/*.8) || {
+	output=$(mandoc -Tlint -W warning contrib/man/*.[78]) || {
 		echo "$output"
 		return 1
 	}
@@ -47,8 +47,8 @@ scripts() {
 	local files=() file
 
 	for file in tests/run tests/ci/* tests/campaign tests/bench/run tests/fuzz/run \
-		tests/model/check .ci/run contrib/*; do
-		[ -f "$file" ] && head -n 1 "$file" | grep -q '^#!.*sh' && files+=("$file")
+		tests/model/check .ci/run contrib/* contrib/*/*; do
+		[ -f "$file" ] && head -n 1 "$file" | grep -q '^#!.*sh\|^# shellcheck shell=' && files+=("$file")
 	done
 	shellcheck -x "${files[@]}"
 }

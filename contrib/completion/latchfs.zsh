@@ -1,0 +1,45 @@
+#compdef latchfs mount.latchfs
+# SPDX-License-Identifier: MIT
+#
+# Completion of latchfs's command line for zsh; installed as _latchfs.
+
+_latchfs_options() {
+	_values -s , 'mount option' \
+		'ttl[a lock of a machine that died is free after that]:seconds:' \
+		'timeout[patience with the store where nothing may wait]:seconds:' \
+		'prefix[of the keys in the store]:prefix:' \
+		'cacert[certificates that are trusted]:file:_files' \
+		'cert[the client certificate]:file:_files' \
+		'key[its key]:file:_files' \
+		'user[who we are to the store]:name:' \
+		'password_file[its first line is the password]:file:_files' \
+		'name[this node in records]:name:' \
+		'max_claims[locks held or waited for at once]:number:' \
+		'max_content[of all lock files together]:MiB:' \
+		'hold[how long an O_EXCL lock lives]:policy:(close process name)' \
+		'names[when a name exists]:policy:(held always)' \
+		'open[whether open takes the lock]:policy:(plain lock)' \
+		'record[whether an empty lock file reads as its record]:policy:(yes no)' \
+		'on_loss[what happens besides the errors]:policy:(error term kill)' \
+		'dirs[how long directories live]:policy:(keep lease)' \
+		'allow_other[let other users in]' \
+		'default_permissions[let the kernel check permissions too]' \
+		'ro[create no names]' \
+		'auto_unmount[what happens anyhow]' \
+		'_netdev[needs the network]' \
+		'nofail[the boot goes on without it]' \
+		'noauto[not at boot]'
+}
+
+_latchfs() {
+	_arguments -s \
+		'*-o[mount options]:options:_latchfs_options' \
+		'-f[stay in the foreground]' \
+		'-d[the same, and tell of every request]' \
+		'(- *)'{-h,--help}'[print a summary of the usage]' \
+		'(- *)'{-V,--version}'[print the version]' \
+		'1:source: ' \
+		'2:mount point:_directories'
+}
+
+_latchfs "$@"

@@ -148,6 +148,8 @@ static void go_to_background(struct program *program)
 
 	if (program->ready_fd < 0)
 		return;
+	/* Not earlier: on an automount point autofs lets only systemd's process group mount. */
+	setsid();
 	log_to_syslog();
 	if (chdir("/") < 0)
 		log_warning("chdir /: %s", strerror(errno));
@@ -323,7 +325,6 @@ static int serve_in_background(struct program *program)
 		return wait_for_start(fds[0], pid);
 	}
 	close(fds[0]);
-	setsid();
 	program->ready_fd = fds[1];
 	return serve(program);
 }

@@ -47,10 +47,10 @@ scripts() {
 	local files=() file
 
 	for file in tests/run tests/ci/* tests/campaign tests/bench/run tests/fuzz/run \
-		tests/model/check .ci/run contrib/* contrib/*/*; do
-		[ -f "$file" ] && head -n 1 "$file" | grep -q '^#!.*sh\|^# shellcheck shell=' && files+=("$file")
+		tests/model/check .ci/run contrib/* contrib/*/* tests/integration/programs/*; do
+		[ -f "$file" ] && head -n 1 "$file" | grep -q '^#!.*sh' && files+=("$file")
 	done
-	shellcheck -x "${files[@]}"
+	shellcheck -x "${files[@]}" contrib/completion/latchfs.bash
 }
 
 static_checks() {

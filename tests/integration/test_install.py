@@ -153,7 +153,11 @@ def test_installed_files(installed):
         "/share/licenses/latchfs/LICENSE",
         "/share/bash-completion/completions/latchfs", "/share/zsh/site-functions/_latchfs",
         "/share/fish/vendor_completions.d/latchfs.fish",
+        "/lib/systemd/system/latchfs@.service", "/share/doc/latchfs/examples/fstab",
+        "/share/doc/latchfs/examples/locks.conf", "/share/doc/latchfs/examples/locks.mount",
     }
+    unit = installed["/lib/systemd/system/latchfs@.service"].read_text(encoding="ascii")
+    assert "ExecStart=/usr/local/bin/latchfs -f" in unit
     assert os.readlink(installed["/sbin/mount.latchfs"]).endswith("/bin/latchfs")
     for path in installed.values():
         if not path.is_symlink():

@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from mounting import BINARY
-from support import SOON, run, wait_until
+from support import SOON, process_state, run, wait_until
 
 PERIOD = 0.3  # of the watchdog; far less than any test waits
 
@@ -88,6 +88,7 @@ def test_signs_of_life_while_it_ends(bare_lab, server, manager):
     bare_lab.agent().take(mount / "x")
     manager.hears("WATCHDOG=1")
     server.pause()
+    wait_until(lambda: process_state(server.process.pid) == "T", what="etcd stands still")
     mount.signal(signal.SIGTERM)
     manager.hears("STOPPING=1")
     manager.hears("WATCHDOG=1", manager.count("WATCHDOG=1") + 3)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""The units of contrib/systemd, under a systemd of their own."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+import machine as machines
+from mounting import PLAIN_BINARY
+from support import REPOSITORY, checked, run, wait_until
+
+UNITS = REPOSITORY / "contrib/systemd"
+UNIT = "latchfs@locks.service"
+SOURCE = "http://127.0.0.1:2379"
+# Gives the service a mount namespace, or keeps /dev/fuse from it.
+BREAKING = re.compile(
+    r"^(Protect(?!Hostname)\w+|Private\w+|DynamicUser|ReadOnlyPaths|ReadWritePaths|BindPaths|"
+    r"BindReadOnlyPaths|InaccessiblePaths|TemporaryFileSystem|RootDirectory|RootImage|MountFlags|"
+    r"ExecPaths|NoExecPaths|ProcSubset)=", re.M)
+
+
+def unit_text():
+    """The service as it is installed."""
+    return (UNITS / "latchfs@.service.in").read_text(encoding="utf-8").replace(
+        "@latchfs@", "/usr/bin/latchfs")
+
+
+@pytest.fixture(scope="module")
+def machine(base):
+    """A machine with latchfs installed and configured."""
+    if machines.lacks():
+        pytest.skip(machines.lacks())
+    here = machines.Machine(base / f"machine{os.getpid()}")
+    here.install("usr/bin/latchfs", PLAIN_BINARY)
+    (here.files / "usr/sbin").mkdir()
+    (here.files / "usr/sbin/mount.latchfs").symlink_to("/usr/bin/latchfs")
+    here.write("etc/systemd/system/latchfs@.service", unit_text())
+    here.write("etc/latchfs/locks.conf", f"SOURCE={SOURCE}\nOPTIONS=allow_other,ttl=5\n")
+    here.write("etc/fstab", f"{SOURCE} /locks3 latchfs allow_other,_netdev,noauto,"
+                            "x-systemd.automount,x-systemd.mount-timeout=60 0 0\n"
+                            "/latchfs /locks2 latchfs allow_other,_netdev,noauto,nofail,"
+                            "x-systemd.requires=etcd.service 0 0\n")
+    example = (UNITS / "locks.mount").read_text(encoding="utf-8")
+    example = re.sub(r"^What=.*$", f"What={SOURCE}", example, flags=re.M)
+    here.write("etc/systemd/system/locks4.mount", example.replace("/locks", "/locks4"))
+    try:
+        yield here.boot()
+    finally:
+        here.end()
+
+
+@pytest.fixture
+def service(machine):
+    """The service, running; stopped afterwards."""
+    machine.checked("systemctl", "start", UNIT)
+    yield machine
+    machine.checked("systemctl", "stop", UNIT)
+    assert machine.mounted("/locks") is None
+
+
+def locks(machine, *words, path="/locks"):
+    """Whether a lock can be taken there and be seen as one."""
+    done = machine.run(*words, "flock", "-n", f"{path}/x", "cat", f"{path}/x")
+    return done.stdout.startswith("token=")
+
+
+def works(machine):
+    """The service runs, and another user can lock."""
+    return machine.active(UNIT) and locks(
+        machine, "setpriv", "--reuid=1234", "--regid=1234", "--clear-groups")
+
+
+def main_pid(machine):
+    """The daemon's process."""
+    return machine.show(UNIT, "MainPID")
+
+
+def test_service(service):
+    """Hardened as it is, it mounts for all, says so, and stops when it is told to."""
+    assert works(service)
+    assert service.mounted("/locks") == "fuse.latchfs"
+    assert service.show(UNIT, "StatusText") == SOURCE
+    assert service.show(UNIT, "WatchdogUSec") == "1min"
+    status = service.checked("cat", f"/proc/{main_pid(service)}/status")
+    assert re.search(r"^NoNewPrivs:\s+1$", status, re.M)
+    assert re.search(r"^Seccomp:\s+2$", status, re.M)
+
+
+@pytest.mark.parametrize("whom", ["main", "all"])
+def test_killed_service(service, whom):
+    """It comes back after SIGKILL, also if the helper that cleans up was killed with it."""
+    before = main_pid(service)
+    service.checked("systemctl", "kill", f"--kill-who={whom}", "-s", "KILL", UNIT)
+    wait_until(lambda: main_pid(service) not in (before, "0") and works(service),
+               what="the service is back")
+    assert service.checked("findmnt", "-n", "-M", "/locks").count("\n") == 1
+
+
+def test_watchdog(service):
+    """A daemon that stands still is ended and started anew."""
+    service.checked("mkdir", "-p", "/run/systemd/system/latchfs@.service.d")
+    service.checked("sh", "-c", "printf '[Service]\\nWatchdogSec=1\\n' "
+                                ">/run/systemd/system/latchfs@.service.d/short.conf")
+    service.checked("systemctl", "daemon-reload")
+    service.checked("systemctl", "restart", UNIT)
+    before = main_pid(service)
+    service.checked("kill", "-STOP", before)
+    wait_until(lambda: main_pid(service) not in (before, "0") and works(service),
+               what="the service is back")
+    assert "Watchdog timeout" in service.journal()
+    service.checked("rm", "-r", "/run/systemd/system/latchfs@.service.d")
+    service.checked("systemctl", "daemon-reload")
+
+
+def test_holders_are_signalled(service):
+    """With its capabilities it still finds and ends another user's process that lost its lock."""
+    service.checked("mkdir", "-m", "777", "/locks/batch")
+    service.checked("setfattr", "-n", "user.latchfs.on_loss", "-v", "kill", "/locks/batch")
+    done = service.run(
+        "timeout", "20", "sh", "-c",
+        "setpriv --reuid=1234 --regid=1234 --clear-groups flock /locks/batch/x sleep 60 & "
+        "until token=$(sed -n s/^token=//p /locks/batch/x); do sleep 0.01; done; "
+        "setfattr -n user.latchfs.break -v $token /locks/batch/x; wait $!; echo $?")
+    # flock(1) and sleep have it open.
+    assert done.stdout.strip() == "137", done
+
+
+def test_service_starts_when_the_store_does(machine):
+    """Started before its store, it goes on trying."""
+    machine.checked("systemctl", "stop", "etcd")
+    machine.checked("systemctl", "start", "--no-block", UNIT)
+    wait_until(lambda: int(machine.show(UNIT, "NRestarts")) > 0, what="it tries again")
+    machine.checked("systemctl", "start", "etcd")
+    wait_until(lambda: works(machine), what="it works")
+    machine.checked("systemctl", "stop", UNIT)
+
+
+@pytest.mark.parametrize("unit, path", [("locks2.mount", "/locks2"), ("locks4.mount", "/locks4")])
+def test_mount_unit(machine, unit, path):
+    """A line of fstab and a .mount unit mount and unmount."""
+    if unit == "locks2.mount":
+        assert "etcd.service" in machine.show(unit, "Requires").split()
+        machine.checked("systemctl", "set-environment", f"ETCDCTL_ENDPOINTS={SOURCE}")
+    assert "network-online.target" in machine.show(unit, "After").split()
+    machine.checked("systemctl", "start", unit)
+    assert machine.active(unit) and locks(machine, path=path)
+    machine.checked("systemctl", "stop", unit)
+    assert machine.mounted(path) is None
+
+
+def test_automount(machine):
+    """Mounted when somebody first looks."""
+    machine.checked("systemctl", "start", "locks3.automount")
+    assert locks(machine, path="/locks3")
+    assert machine.active("locks3.mount")
+    machine.checked("systemctl", "stop", "locks3.automount")
+
+
+def test_no_option_hides_the_mount():
+    """The service has none of the options which must not be used."""
+    text = unit_text()
+    assert not BREAKING.search(text)
+    assert BREAKING.search(f"{text}\nProtectSystem=yes\n")
+
+
+def test_manual_shows_the_options():
+    """What latchfs(8) says about hardening is what the unit has."""
+    manual = (REPOSITORY / "contrib/man/latchfs.8").read_text(encoding="utf-8")
+    shown = re.search(r"^\[Service\]\n(.*?)^\.Ed", manual, re.M | re.S).group(1).splitlines()
+    assert len(shown) > 10 and set(shown) <= set(unit_text().splitlines())
+
+
+def test_units_verify(base):
+    """systemd-analyze verify has nothing to say."""
+    if not Path("/usr/bin/systemd-analyze").exists():
+        pytest.skip("no systemd-analyze")
+    place = base / "verify"
+    place.mkdir()
+    text = unit_text().replace("/usr/bin/latchfs", str(PLAIN_BINARY.resolve()))
+    (place / "latchfs@.service").write_text(text, encoding="utf-8")
+    (place / "locks.mount").write_bytes((UNITS / "locks.mount").read_bytes())
+    for name in "latchfs@locks.service", "locks.mount":
+        done = run("systemd-analyze", "verify", "--man=no", place / name)
+        assert (done.returncode, done.stdout + done.stderr) == (0, ""), done
+
+
+def test_fstab_example(base):
+    """findmnt finds no error in the example."""
+    lines = (UNITS / "fstab").read_text(encoding="utf-8")
+    copy = base / "fstab"
+    copy.write_text(re.sub(r" /locks\d* ", f" {base} ", lines), encoding="utf-8")
+    checked("findmnt", "--verify", "--tab-file", copy)

@@ -36,13 +36,13 @@ static int lock_pages(void)
 	return geteuid() == 0 ? mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) : 0;
 }
 
-void memory_init(void)
+#ifdef __GLIBC__
+
+static void set_up_heap(void)
 {
 	mallopt(M_MMAP_THRESHOLD, LARGE);
 	/* libcurl resolves names in threads, each of which would have a heap of its own. */
 	mallopt(M_ARENA_MAX, 1);
-	if (lock_pages() < 0)
-		log_info("memory is not locked: %s", strerror(errno));
 }
 
 void memory_tidy(void)
@@ -55,6 +55,26 @@ void memory_tidy(void)
 	munlockall();
 	malloc_trim(0);
 	(void)lock_pages();
+}
+
+#else
+
+/* Other C libraries see to that themselves, or can't be told. */
+static void set_up_heap(void)
+{
+}
+
+void memory_tidy(void)
+{
+}
+
+#endif
+
+void memory_init(void)
+{
+	set_up_heap();
+	if (lock_pages() < 0)
+		log_info("memory is not locked: %s", strerror(errno));
 }
 
 #endif

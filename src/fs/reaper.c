@@ -14,6 +14,27 @@
 #include "base/log.h"
 #include "base/proc.h"
 
+#ifndef __GLIBC__
+/* Other C libraries have no functions for these calls yet. */
+#include <linux/mount.h>
+#include <sys/syscall.h>
+
+static int fspick(int directory, const char *path, unsigned int flags)
+{
+	return (int)syscall(SYS_fspick, directory, path, flags);
+}
+
+static int fsconfig(int fd, unsigned int command, const char *key, const void *value, int aux)
+{
+	return (int)syscall(SYS_fsconfig, fd, command, key, value, aux);
+}
+
+static int close_range(unsigned int first, unsigned int last, int flags)
+{
+	return (int)syscall(SYS_close_range, first, last, flags);
+}
+#endif
+
 enum { ARM, FORGET_NAMES, DISMISS };
 
 /* Without a gap, whose bytes nobody would have set. */

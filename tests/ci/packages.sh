@@ -18,4 +18,5 @@ packaging() {
 		echo "skipped release: this is no git checkout"
 		count 0 0 1
 	fi
+	check "packages" tests/ci/packages "$top/packages"
 }

@@ -73,8 +73,9 @@ class Machine:
         self.cgroup.mkdir()
         with open(self.directory / "log", "wb") as log:
             self.process = subprocess.Popen(
-                ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--net", "--uts", "--ipc",
-                 "--cgroup", "--propagation", "private", PROGRAMS / "machine", self.directory],
+                ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child",
+                 "--mount", "--net", "--uts", "--ipc", "--cgroup", "--propagation", "private",
+                 PROGRAMS / "machine", self.directory],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 preexec_fn=lambda: (self.cgroup / "cgroup.procs").write_text("0", encoding="ascii"),
             )
@@ -84,10 +85,12 @@ class Machine:
 
     @property
     def first(self):
-        """Its first process, None while there is none."""
+        """Its first process, None until that is systemd: before, it has our root, and our systemd."""
         task = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
-        children = Path(task).read_text(encoding="ascii").split()
-        return children[0] if children else None
+        for child in Path(task).read_text(encoding="ascii").split():
+            if os.readlink(f"/proc/{child}/exe").endswith("/systemd"):
+                return child
+        return None
 
     def run(self, *command, **options):
         """Runs a program there."""

@@ -20,9 +20,6 @@ enum {
 	DISBELIEF = 1000,
 	SILENCE = 60 * 1000, /* between two complaints of the same */
 	BREATH = 1000,       /* between any two */
-};
-
-enum {
 	/* How many requests a lane has in flight at most. */
 	LANE_WIDTH = 8,
 	/* For how long it has fewer when there were no descriptors for more connections. */
@@ -42,6 +39,7 @@ struct lane {
 struct endpoint {
 	char *url;
 	int64_t failing_since; /* on loop_clock(); 0 while it answers */
+	int64_t good_at;       /* when the newest of what it answered was sent */
 	bool down;
 };
 
@@ -103,10 +101,15 @@ static bool all_are_down(const struct etcd_client *client)
 	return true;
 }
 
-static void endpoint_failed(struct etcd_client *client, size_t index, int error, const char *reason)
+static void endpoint_failed(const struct etcd_call *call, int error, const char *reason)
 {
+	struct etcd_client *client = call->client;
+	size_t index = call->endpoint;
 	struct endpoint *endpoint = &client->endpoints[index];
 
+	/* What was answered since then says more. */
+	if (call->sent_at < endpoint->good_at)
+		return;
 	if (!endpoint->failing_since)
 		endpoint->failing_since = loop_clock();
 	if (error == -ETIMEDOUT || loop_clock() - endpoint->failing_since >= DISBELIEF)
@@ -121,11 +124,16 @@ static void endpoint_failed(struct etcd_client *client, size_t index, int error,
 		client->events->silent(client->user_data, endpoint->url);
 }
 
-static void endpoint_answered(struct etcd_client *client, size_t index)
+static void endpoint_answered(const struct etcd_call *call)
 {
-	client->endpoints[index].failing_since = 0;
-	client->endpoints[index].down = false;
-	client->preferred = index;
+	struct etcd_client *client = call->client;
+	struct endpoint *endpoint = &client->endpoints[call->endpoint];
+
+	endpoint->failing_since = 0;
+	endpoint->down = false;
+	if (call->sent_at > endpoint->good_at)
+		endpoint->good_at = call->sent_at;
+	client->preferred = call->endpoint;
 	set_reachable(client, true);
 }
 
@@ -275,7 +283,7 @@ static void handle_refusal(struct etcd_call *call, int status, const char *body)
 	copy_string(client->last_error, sizeof(client->last_error), error.message);
 	switch (error.kind) {
 	case WIRE_ERROR_RETRY:
-		endpoint_failed(client, call->endpoint, -EAGAIN, error.message);
+		endpoint_failed(call, -EAGAIN, error.message);
 		repeat(call);
 		return;
 	case WIRE_ERROR_TOKEN:
@@ -322,15 +330,13 @@ static void handle_refusal(struct etcd_call *call, int status, const char *body)
 
 static void handle_answer(struct etcd_call *call, const char *body, size_t size)
 {
-	struct etcd_client *client = call->client;
-
 	if (!memchr(body, '\0', size) && call->read(call, body) == 0) {
-		endpoint_answered(client, call->endpoint);
+		endpoint_answered(call);
 		finish(call, 0);
 		return;
 	}
 	cleanup(free_ptr) char *reason = xasprintf("its answer to %s makes no sense", call->rpc);
-	endpoint_failed(client, call->endpoint, -EBADMSG, reason);
+	endpoint_failed(call, -EBADMSG, reason);
 	repeat(call);
 }
 
@@ -347,7 +353,7 @@ static void on_http_done(void *user, const struct http_result *result)
 	} else if (http_is_shortage(result->error)) {
 		wait_for_room(call, result->reason);
 	} else if (result->error) {
-		endpoint_failed(client, call->endpoint, result->error, result->reason);
+		endpoint_failed(call, result->error, result->reason);
 		repeat(call);
 	} else if (result->status != 200) {
 		handle_refusal(call, result->status, result->body);
@@ -360,8 +366,7 @@ static void on_http_done(void *user, const struct http_result *result)
 static int attempt_timeout(const struct etcd_call *call, int64_t now)
 {
 	const struct etcd_client *client = call->client;
-	/* Less than the time that people wait: that an endpoint is silent is to be known by then.
-	 */
+	/* Less than people wait: that an endpoint is silent is to be known by then. */
 	int64_t each = client->timeout * 4L / 5 / (int64_t)client->endpoint_count;
 	int64_t timeout = call->attempt_timeout ? call->attempt_timeout : each;
 
@@ -384,9 +389,9 @@ static void send_call(struct etcd_call *call)
 		free(call->body);
 		call->body = call->compose(call);
 	}
-	/* A call's first attempts go round the endpoints, beginning with the preferred one. */
-	call->endpoint =
-		call->attempts ? (call->endpoint + 1) % client->endpoint_count : client->preferred;
+	/* A call's first attempts go round the endpoints. */
+	size_t first = call->begin_at ? call->begin_at - 1 : client->preferred;
+	call->endpoint = (call->attempts ? call->endpoint + 1 : first) % client->endpoint_count;
 	if (call->attempts && !client->endpoints[client->preferred].failing_since)
 		call->endpoint = client->preferred;
 	cleanup(free_ptr) char *url =

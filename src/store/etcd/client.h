@@ -56,12 +56,14 @@ struct etcd_call {
 	size_t max_answer;   /* bytes; 0: ETCD_SMALL_ANSWER */
 	int64_t deadline;    /* on loop_clock(); 0 = tries for ever */
 	int attempt_timeout; /* milliseconds; 0 = the client's, shared by the endpoints */
+	size_t begin_at;     /* 1 + the endpoint of its first attempt; 0 = the preferred one */
 	etcd_read_fn *read;
 	etcd_call_fn *fn;
 
 	/* May be read in fn. */
 	int64_t sent_at;       /* when the attempt that was answered began */
 	unsigned int attempts; /* how many were sent */
+	size_t endpoint;       /* to which the last one was */
 
 	/* The client's own. */
 	struct etcd_client *client;
@@ -73,7 +75,6 @@ struct etcd_call {
 		ETCD_CALL_SENT
 	} state;
 	struct http_request *request;
-	size_t endpoint;
 	unsigned int token_generation;
 	bool reauthenticated;
 	struct loop_timer timer; /* deadline while queued; end of the pause while paused */

@@ -9,9 +9,12 @@
 #include "store/etcd/wire.h"
 
 enum {
-	RENEWALS_PER_TTL = 3,
-	ATTEMPTS_PER_TTL = 6, /* a renewal that is not answered is tried elsewhere that soon */
-	MARGIN_PART = 10,     /* the deadline lies this part of the TTL before etcd's */
+	RENEWALS_PER_TTL = 4,
+	ATTEMPTS_PER_TTL = 16,   /* one that is not answered is sent elsewhere as well, that soon */
+	LONGEST_PATIENCE = 1000, /* or even sooner */
+	/* So many times that long it may be answered; one is left when the next is to be sent. */
+	PATIENCE_LASTS = ETCD_RENEWALS - 1,
+	MARGIN_PART = 10, /* the deadline lies this part of the TTL before etcd's */
 };
 
 static void grant(struct etcd_lease *lease, int64_t deadline);
@@ -27,6 +30,8 @@ static void set_state(struct etcd_lease *lease, enum store_session state)
 
 static void disarm(struct etcd_lease *lease)
 {
+	for (size_t i = 0; i < ETCD_RENEWALS; i++)
+		etcd_call_cancel(&lease->renewals[i].call);
 	etcd_call_cancel(&lease->call);
 	loop_timer_disarm(&lease->renew_timer);
 	loop_timer_disarm(&lease->doubt_timer);
@@ -51,6 +56,7 @@ static void renewed(struct etcd_lease *lease, int64_t sent_at, int64_t ttl_secon
 	lease->renewed_at = sent_at;
 	lease->ttl = ttl < lease->wanted_ttl ? ttl : lease->wanted_ttl;
 	lease->failures = 0;
+	lease->begin_at = 0;
 	loop_timer_arm(lease->loop, &lease->deadline_timer, deadline_of(lease));
 	loop_timer_arm(lease->loop, &lease->doubt_timer, sent_at + lease->ttl / 2);
 	loop_timer_arm(lease->loop, &lease->renew_timer, sent_at + lease->ttl / RENEWALS_PER_TTL);
@@ -100,49 +106,82 @@ static void on_doubt(struct loop_timer *timer)
 
 static int read_renewed(struct etcd_call *call, const char *body)
 {
-	struct etcd_lease *lease = container_of(call, struct etcd_lease, call);
+	struct etcd_renewal *renewal = container_of(call, struct etcd_renewal, call);
 
-	return wire_parse_keepalive(body, lease->id, &lease->answer);
+	return wire_parse_keepalive(body, renewal->lease->id, &renewal->answer);
 }
 
 static void on_renewed(struct etcd_call *call, int result)
 {
-	struct etcd_lease *lease = container_of(call, struct etcd_lease, call);
+	struct etcd_renewal *renewal = container_of(call, struct etcd_renewal, call);
+	struct etcd_lease *lease = renewal->lease;
 
-	if (result == ETCD_NO_LEASE || (result == 0 && lease->answer.ttl <= 0)) {
+	if (result == ETCD_NO_LEASE || (result == 0 && renewal->answer.ttl <= 0)) {
 		etcd_lease_gone(lease);
 		return;
 	}
-	if (result) {
-		/* Until the deadline there is time for another attempt. */
-		int pause = etcd_backoff(lease->failures++);
-		loop_timer_arm(lease->loop, &lease->renew_timer, loop_clock() + pause);
+	/* Of a failure the timer takes care.  One that was sent earlier may be answered later. */
+	if (result || call->sent_at <= lease->renewed_at)
 		return;
-	}
-	renewed(lease, call->sent_at, lease->answer.ttl);
+	renewed(lease, call->sent_at, renewal->answer.ttl);
 	lease->losses = 0;
 	if (lease->state == STORE_SESSION_DOUBTFUL)
 		log_warning("lease %" PRIx64 " is renewed again", lease->id);
 	set_state(lease, STORE_SESSION_HELD);
 }
 
-void etcd_lease_renew(struct etcd_lease *lease)
+static int64_t patience_of(const struct etcd_lease *lease)
 {
-	if (!lease->id || etcd_call_active(&lease->call))
+	int64_t patience = lease->ttl / ATTEMPTS_PER_TTL;
+
+	return patience < LONGEST_PATIENCE ? patience : LONGEST_PATIENCE;
+}
+
+/*
+ * One more attempt.  What was asked before may still be answered, if only the network is slow, so
+ * it goes on for a while; also when another was answered, for that a member is silent is to be
+ * known.
+ */
+static void send_renewal(struct etcd_lease *lease)
+{
+	struct etcd_renewal *idle = NULL;
+	int64_t now = loop_clock(), patience = patience_of(lease);
+
+	for (size_t i = 0; i < ETCD_RENEWALS; i++) {
+		if (!etcd_call_active(&lease->renewals[i].call))
+			idle = &lease->renewals[i];
+	}
+	loop_timer_arm(lease->loop, &lease->renew_timer, now + patience);
+	if (!idle) /* early, since etcd was found unreachable */
 		return;
-	lease->call = (struct etcd_call){.rpc = "/v3/lease/keepalive",
+	int64_t end = now + patience * PATIENCE_LASTS, deadline = deadline_of(lease);
+	idle->lease = lease;
+	idle->call = (struct etcd_call){.rpc = "/v3/lease/keepalive",
 		.body = wire_lease(lease->id),
 		.lane = ETCD_LANE_LEASE,
-		.deadline = deadline_of(lease),
-		.attempt_timeout = (int)(lease->ttl / ATTEMPTS_PER_TTL),
+		.deadline = end < deadline ? end : deadline,
+		.attempt_timeout = (int)(patience * PATIENCE_LASTS),
+		.begin_at = lease->begin_at,
 		.read = read_renewed,
 		.fn = on_renewed};
-	etcd_call_start(lease->client, &lease->call);
+	etcd_call_start(lease->client, &idle->call);
+	lease->begin_at = idle->call.endpoint + 2;
+}
+
+void etcd_lease_renew(struct etcd_lease *lease)
+{
+	if (!lease->id)
+		return;
+	for (size_t i = 0; i < ETCD_RENEWALS; i++) {
+		if (etcd_call_active(&lease->renewals[i].call))
+			return;
+	}
+	send_renewal(lease);
 }
 
 static void on_renew(struct loop_timer *timer)
 {
-	etcd_lease_renew(container_of(timer, struct etcd_lease, renew_timer));
+	send_renewal(container_of(timer, struct etcd_lease, renew_timer));
 }
 
 /* --- granting --- */

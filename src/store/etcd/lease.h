@@ -6,6 +6,10 @@
  * the TTL, less a margin.  At the deadline the lease is lost, whatever etcd may think; so we know
  * of a loss before etcd can give a lock away.  After a loss the old lease is revoked, for its keys
  * would stand in anybody's way, and then a new one is granted, however long that takes.
+ *
+ * An interruption of half the TTL loses nothing, whenever it begins: just before a renewal is due a
+ * quarter of the TTL has passed already, and then a fresh attempt follows every sixteenth, at one
+ * endpoint after the other; so one of three may even stay away.
  */
 #pragma once
 
@@ -23,6 +27,15 @@ typedef void etcd_lease_fn(struct etcd_lease *lease, enum store_session state);
 /* result: 0 or -errno. */
 typedef void etcd_lease_done_fn(struct etcd_lease *lease, int result);
 
+/* One way of renewing it: others are begun before this one is given up. */
+struct etcd_renewal {
+	struct etcd_lease *lease;
+	struct etcd_call call;
+	struct wire_lease answer; /* to it */
+};
+
+enum { ETCD_RENEWALS = 5 };
+
 struct etcd_lease {
 	/* To be read by the owner. */
 	uint64_t id; /* 0 while there is none */
@@ -39,7 +52,9 @@ struct etcd_lease {
 	uint64_t revoking;  /* a lost lease that may still stand in the way */
 	unsigned int failures;
 	unsigned int losses; /* since the last renewal */
-	struct etcd_call call;
+	struct etcd_renewal renewals[ETCD_RENEWALS];
+	size_t begin_at;          /* where the next of them begins, see etcd_call */
+	struct etcd_call call;    /* whatever else is asked */
 	struct wire_lease answer; /* to it */
 	struct loop_timer renew_timer, doubt_timer, deadline_timer, retry_timer;
 	etcd_lease_fn *on_state;

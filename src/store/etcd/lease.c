@@ -10,8 +10,9 @@
 
 enum {
 	RENEWALS_PER_TTL = 4,
-	ATTEMPTS_PER_TTL = 16,   /* one that is not answered is sent elsewhere as well, that soon */
-	LONGEST_PATIENCE = 1000, /* or even sooner */
+	ATTEMPTS_PER_TTL = 16, /* one that is not answered is sent elsewhere as well, that soon, */
+	SHORTEST_PATIENCE = 200, /* but not sooner than that */
+	LONGEST_PATIENCE = 1000, /* nor later than that */
 	/* So many times that long it may be answered; one is left when the next is to be sent. */
 	PATIENCE_LASTS = ETCD_RENEWALS - 1,
 	MARGIN_PART = 10, /* the deadline lies this part of the TTL before etcd's */
@@ -134,6 +135,8 @@ static int64_t patience_of(const struct etcd_lease *lease)
 {
 	int64_t patience = lease->ttl / ATTEMPTS_PER_TTL;
 
+	if (patience < SHORTEST_PATIENCE)
+		return SHORTEST_PATIENCE;
 	return patience < LONGEST_PATIENCE ? patience : LONGEST_PATIENCE;
 }
 

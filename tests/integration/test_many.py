@@ -10,7 +10,9 @@ import pytest
 from mounting import PLAIN_BINARY, is_sanitized
 from support import SOON, Stopwatch, checked, memory_kib, open_files, run, wait_until
 
-CYCLES = 100_000
+CYCLES = 10_000
+# KiB; the C library takes memory in pieces of half of that.
+ROOM = 256
 PROCESSES = 16
 
 
@@ -56,25 +58,25 @@ def test_killing_a_crowd_of_waiters(pair, agent, programs):
 
 
 @pytest.mark.first
-@pytest.mark.limit(1200)
+@pytest.mark.limit(400)
 def test_nothing_grows_over_many_cycles(bare_lab, programs):
-    """100,000 lock cycles in all the ways there are: no descriptor and no memory stays behind."""
+    """10,000 lock cycles in all the ways there are: no descriptor and not 26 bytes of each stay."""
     bare_lab.own_etcd(extra=["--auto-compaction-mode", "revision",
                              "--auto-compaction-retention", "1000"])
     sanitized = is_sanitized(PLAIN_BINARY)
     mount = bare_lab.mount(binary=PLAIN_BINARY)
-    rounds = (CYCLES // 50 if sanitized else CYCLES) // PROCESSES
+    rounds = (CYCLES // 5 if sanitized else CYCLES) // PROCESSES
 
     def cycle(each):
-        checked(programs["cycles"], mount.path, PROCESSES, each, timeout=1150)
+        checked(programs["cycles"], mount.path, PROCESSES, each, timeout=350)
         wait_until(lambda: not bare_lab.etcd.count(f"{bare_lab.prefix}/"), SOON, "no keys")
 
-    cycle(rounds // 10)
+    cycle(rounds // 5)
     files, memory = open_files(mount.pid), memory_kib(mount.pid)
     cycle(rounds)
     assert open_files(mount.pid) <= files + 2
     if not sanitized:
-        assert memory_kib(mount.pid) <= memory + 4096
+        assert memory_kib(mount.pid) <= memory + ROOM
 
 
 def test_sanitized_daemon_is_silent_over_all_ways_to_lock(pair, programs):

@@ -252,7 +252,7 @@ def test_stalled_watch_only_delays(bare_lab):
     fd = one.take(b / "x")
     two.begin("take", a / "x")
     lab.await_keys("x", 2)
-    assert wire.stall_watches() >= 1
+    wait_until(wire.stall_watches, what="there is a watch, and it is stalled")
     one.close(fd)
     two.finish()
     wait_until(lambda: "broke: events are missing" in a.log(), what="another watch is opened")
@@ -291,10 +291,10 @@ def test_stalled_watch_does_not_hide_an_operator(bare_lab):
     """Even with a dead watch a deleted key is noticed: once per TTL our keys are compared."""
     lab, server = bare_lab, bare_lab.own_etcd()
     wire = lab.wire(server)
-    a = lab.mount(ttl=3, url=wire.url, name="a").expect()
+    a = lab.mount(ttl=5, url=wire.url, name="a").expect()
     one = lab.agent()
     fd = one.take(a / "x")
-    assert wire.stall_watches() >= 1
+    wait_until(wire.stall_watches, what="there is a watch, and it is stalled")
     server.delete(lab.keys("x")[0].name)
     wait_until(lambda: lost(one, fd), what="the loss is noticed")
 

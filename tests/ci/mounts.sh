@@ -60,9 +60,9 @@ finished() { # PID LOG
 	return $status
 }
 
-# The campaign itself, tests/campaign, is not here: how little an etcd with three members on two cores
-# takes to lose a short lease makes it fail now and then.
-searches() {
+# Each fault once, and before that whether the checker of the histories finds what it is there for.
+# This waits rather than computes, so what computes goes on beside it, and gives way to it.
+faults() {
 	nice -n 19 tests/fuzz/run >"$top/fuzz-beside.log" 2>&1 </dev/null &
 	local fuzz=$!
 	nice -n 19 tests/model/check >"$top/model-beside.log" 2>&1 </dev/null &
@@ -70,6 +70,8 @@ searches() {
 
 	check "history checker" env PYTHONDONTWRITEBYTECODE=1 \
 		"$python" -m pytest -p no:cacheprovider -q tests/faults
+	check "faults" "${as_root[@]}" env \
+		LATCHFS_BINARY="${LATCHFS_BINARY:-$PWD/$top/asan/src/latchfs}" tests/campaign
 	check "model" finished $model "$top/model-beside.log"
 	check "fuzzing" finished $fuzz "$top/fuzz-beside.log"
 }

@@ -160,7 +160,7 @@ def verdict(field, rounds):
 
 def markdown(rounds):
     """The table of the faults and their outcome."""
-    lines = ["| fault | may lose locks | lost | in service again after |", "|---|---|---|---|"]
+    lines = ["| fault | may lose locks | lost | back |", "|---|---|---|---|"]
     for one in rounds:
         if len(one.faults) == 1 and one.end:
             fault = one.faults[0][0]

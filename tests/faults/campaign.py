@@ -36,6 +36,7 @@ class Round:
     end: int = 0  # when service had resumed
     resumed: dict = default(default_factory=dict)  # site -> seconds after the end of the fault
     lost: list = default(default_factory=list)
+    unkept: list = default(default_factory=list)  # sites whose kept lock was lost
 
     @property
     def name(self):
@@ -102,11 +103,29 @@ def await_service(field, one):
     wait_until(answered, 6 * TTL, f"locks are taken again after {one.name}")
 
 
+def check_kept(field, one):
+    """What a single fault spares is held until its end, and what is lost was told."""
+    fault, hit = one.faults[0]
+    for site in field.sites:
+        held = site.let_go()
+        if not held:
+            one.unkept.append(site)
+        if not held and (fault.loses == ALL or (fault.loses == OTHERS and site is not hit)):
+            field.problem(f"{site.name} lost its lock by: {one.name}")
+        if held and fault.loses == OTHERS and site is hit:
+            field.problem(f"{site.name} was not told that it lost its lock by: {one.name}")
+
+
 def play(field, one):
     """One round."""
+    is_single = len(one.faults) == 1
+    for site in field.sites if is_single else []:
+        site.keep()
     one.start = time.monotonic_ns()
     run_faults(field, one)
     await_service(field, one)
+    if is_single:
+        check_kept(field, one)
     one.end = time.monotonic_ns()
     until = time.monotonic() + PAUSE
     while time.monotonic() < until:
@@ -164,7 +183,7 @@ def markdown(rounds):
     for one in rounds:
         if len(one.faults) == 1 and one.end:
             fault = one.faults[0][0]
-            lines.append(f"| {fault.name} | {fault.loses} | {len(one.lost)} | "
+            lines.append(f"| {fault.name} | {fault.loses} | {len(one.lost) + len(one.unkept)} | "
                          f"{max(one.resumed.values()):.1f} s |")
     return "\n".join(lines) + "\n"
 

@@ -55,6 +55,8 @@ class Site:
         self.mount = None
         self.open = False  # clients are started anew
         self.probe = Agent()
+        self.keeper = Agent()
+        self.kept = None  # the keeper's handle
 
     def mount_again(self):
         """A new daemon, as soon as the store lets one in."""
@@ -125,12 +127,36 @@ class Site:
             self.ask()
             return False
 
+    def keep(self):
+        """Has a lock held from before a fault until after it, which nobody else wants."""
+
+        def taken():
+            try:
+                self.kept = self.keeper.take(self.mount / f"kept-{self.name}")
+            except OSError:
+                return False
+            return True
+
+        wait_until(taken, what=f"{self.name} has the lock that it is to keep")
+
+    def let_go(self):
+        """Gives that lock back; whether it had been held all the time."""
+        if self.kept is None:
+            return True
+        fd, self.kept = self.kept, None
+        held = not self.keeper.error("pread", fd, 10, 0)
+        if held:
+            wait_until(lambda: not self.keeper.error("fsync", fd), TTL, "what is held is confirmed")
+        self.keeper.error("close", fd)
+        return held
+
     def close(self):
         """Ends everything by force."""
         self.open = False
         if self.mount:
             self.mount.destroy()
-        for process in [*self.workers.values(), *self.dying, self.probe.process]:
+        for process in [*self.workers.values(), *self.dying, self.probe.process,
+                        self.keeper.process]:
             end_group(process)
         for wire in self.wires:
             wire.close()

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""The same questions to a local disk and to latchfs, on one mount and on two: the same answers.
+
+Where they are not, DIFFERENCES says which answer and under which heading of the manual's section
+DIFFERENCES it stands.  One that does not occur any more fails the test as well.  The questions are
+in programs/semantics.cases.
+"""
+
+import os
+import re
+import tempfile
+
+import pytest
+
+from conftest import Pair
+from support import PROGRAMS, REPOSITORY, checked
+
+MANUAL = REPOSITORY / "contrib/man/latchfs.8"
+CASES = PROGRAMS / "semantics.cases"
+
+ONE_LOCK = "One name is one lock"
+NAMES = "A name is there while somebody holds or waits for its lock"
+QUEUE = "First come, first served"
+DEADLOCK = "Deadlocks are not detected"
+UNLINKED = "A held lock keeps its name"
+FOREIGN = "A lock of another machine is not unlinked"
+CONTENT = "Only the holder writes"
+PROCESS = "Processes of other machines have no number"
+LINKS = "Links are locks"
+RENAME = "Nothing is renamed"
+DIRECTORY = "flock(2) of a directory stays on its mount"
+
+# Heading in the manual -> case, step, answer on a local disk, on one mount, on two.
+DIFFERENCES = {
+    ONE_LOCK: [
+        ("both: flock and fcntl", "b fcntl 0 set w", "ok", "EAGAIN", "EAGAIN"),
+        ("both: flock and fcntl", "b fcntl 0 get w", "free", "write by a", "write by 0"),
+        ("both: flock and fcntl", "a flock 0 ex nb", "ok", "EAGAIN", "EAGAIN"),
+        ("both: through one descriptor", "b flock 0 ex nb", "ok", "EAGAIN", "EAGAIN"),
+        ("both: a lock file and flock", "b flock 0 ex nb", "ok", "EAGAIN", "EAGAIN"),
+        ("both: a lock file and flock", "b fcntl 0 get w", "free", "write by a", "write by 0"),
+    ],
+    NAMES: [
+        ("lock file: in one that is open", "b open 0 f rw excl", "EEXIST", "ok", "ok"),
+        ("lock file: closed at once", "b open 0 f rw excl", "EEXIST", "ok", "ok"),
+        ("name: of a file that is open", "b exists f", "ok", "ENOENT", "ENOENT"),
+        ("name: of a file that is open", "b open 0 f rw", "ok", "ENOENT", "ENOENT"),
+        ("name: of a lock that is free again", "b exists f", "ok", "ENOENT", "ENOENT"),
+        ("name: of a lock that is free again", "b open 0 f rw", "ok", "ENOENT", "ENOENT"),
+    ],
+    QUEUE: [
+        ("flock: a reader behind a waiting writer", "c flock 0 sh nb", "ok", "EAGAIN", "EAGAIN"),
+        ("flock: from exclusive to shared, while a writer waits", "a flock 0 sh nb",
+         "ok", "EAGAIN", "EAGAIN"),
+    ],
+    DEADLOCK: [
+        ("fcntl: two that wait for each other", "b fcntl 0 wait w", "EDEADLK", "waits", "waits"),
+    ],
+    UNLINKED: [
+        ("name: unlinked while it is held", "a flinks 0", "0", "1", "1"),
+        ("name: unlinked while it is held", "c flock 0 ex nb", "ok", "EAGAIN", "EAGAIN"),
+        ("name: unlinked while it is held", "a same 0 f", "no", "yes", "yes"),
+    ],
+    FOREIGN: [
+        ("lock file: unlinked by somebody else", "b unlink f", "ok", "ok", "EBUSY"),
+        ("lock file: unlinked by somebody else", "b open 0 f rw excl", "ok", "ok", "EEXIST"),
+        ("name: unlinked by somebody else while it is held", "b unlink f", "ok", "ok", "EBUSY"),
+        ("kept: a hard link whose maker is killed", "b unlink kept/f", "ok", "ok", "EBUSY"),
+        ("kept: a hard link whose maker is killed", "c unlink kept/f", "ENOENT", "ENOENT", "ok"),
+    ],
+    CONTENT: [
+        ("lock file: its content", "a read 0", '""', '"12"', '"12"'),
+        ("lock file: its content", "b write 1 5678", "ok", "EPERM", "EPERM"),
+        ("lock file: its content", "a read 0 again", '"5678"', '"12"', '"12"'),
+        ("name: content of a file", "a write 0 1", "ok", "EPERM", "EPERM"),
+        ("name: content of a file", "a read 0", '"1"', "the record", "the record"),
+    ],
+    PROCESS: [
+        ("fcntl: what is in the way", "b fcntl 0 get w again", "read by a", "read by a", "read by 0"),
+        ("fcntl: what is in the way", "b fcntl 0 get r", "write by a", "write by a", "write by 0"),
+        ("ofd: what is in the way", "b fcntl 0 get r", "write by -1", "write by a", "write by 0"),
+    ],
+    LINKS: [
+        ("kept: a third name", "a link kept/t kept/g", "ok", "EMLINK", "EMLINK"),
+        ("kept: a third name", "a unlink kept/g", "ok", "ENOENT", "ENOENT"),
+        ("a link in a directory that is not for it", "a link t f", "ok", "EPERM", "EPERM"),
+        ("a link in a directory that is not for it", "a symlink web1:4711 l",
+         "ok", "EPERM", "EPERM"),
+    ],
+    RENAME: [("name: renamed", "a rename f g", "ok", "EPERM", "EPERM")],
+    DIRECTORY: [("flock: of a directory", "b flock 0 ex nb", "EAGAIN", "EAGAIN", "ok")],
+}
+
+
+@pytest.fixture(scope="session")
+def semantics(suite):
+    """The program that asks."""
+
+    def build(target):
+        checked("gcc", "-O1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-o", target,
+                PROGRAMS / "semantics.c", PROGRAMS / "semantics_actor.c")
+
+    return suite.once("semantics", build)
+
+
+def parse(text):
+    """(case, step) -> answer; a step that is there twice is "again" the second time."""
+    answers = {}
+    for line in text.splitlines():
+        # Neither a step nor an answer contains a colon and a blank.
+        case, step, answer = line.rsplit(": ", 2)
+        while (case, step) in answers:
+            step += " again"
+        answers[case, step] = answer
+    return answers
+
+
+def ask(semantics, first, second):
+    """All answers."""
+    return parse(checked(semantics, CASES, first, second, timeout=80))
+
+
+@pytest.fixture(scope="session")
+def local(semantics):
+    """What a local disk answers."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        os.mkdir(f"{memory}/kept")
+        return ask(semantics, memory, memory)
+
+
+def test_local_file_systems_agree(semantics, local, bare_lab):
+    """The questions are about what every local file system does, not about one."""
+    assert len(local) > 400
+    assert not {"no answer", "is busy"} & set(local.values())
+    os.mkdir(bare_lab.base / "kept")
+    assert ask(semantics, bare_lab.base, bare_lab.base) == local
+
+
+@pytest.mark.parametrize("mounts", [1, 2])
+def test_answers_are_those_of_a_local_disk(semantics, local, lab, mounts):
+    """But for the differences that the manual names."""
+    pair = Pair(lab)
+    second = pair.each()[mounts - 1]
+    os.mkdir(pair.a / "kept")
+    os.setxattr(pair.a / "kept", "user.latchfs.hold", b"name")
+    said = ask(semantics, pair.a.path, second.path)
+    assert list(said) == list(local)
+    expected = dict(local)
+    for difference in (one for several in DIFFERENCES.values() for one in several):
+        case, step, *answers = difference
+        assert local[case, step] == answers[0], f"{difference} is not what a local disk says"
+        assert answers[0] not in answers[2:], f"{difference} is none"
+        expected[case, step] = answers[mounts]
+    wrong = {key: (said[key], expected[key]) for key in said if said[key] != expected[key]}
+    assert not wrong, f"(said, expected): {wrong}"
+
+
+def test_manual_names_the_differences():
+    """Each heading of the manual's section is one of ours, and the reverse."""
+    text = MANUAL.read_text(encoding="utf-8")
+    section = re.search(r"^\.Sh DIFFERENCES\n(.*?)^\.Sh ", text, re.M | re.S).group(1)
+    headings = re.findall(r"^\.It Sy (.+)$", section, re.M)
+    assert sorted(headings) == sorted(DIFFERENCES)

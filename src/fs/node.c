@@ -211,8 +211,9 @@ void node_lock_attr(const struct node *node, const struct record *record, uint64
 		attr->st_uid = record->known ? record->uid : NOBODY;
 		attr->st_gid = record->known ? record->gid : NOBODY;
 		/* Who calls a lock file stale by its age is to see that this one is alive. */
-		attr->st_mtim.tv_sec = record->hold ? time(NULL) : record->since;
-		attr->st_mtim.tv_nsec = 0;
+		attr->st_mtim = (struct timespec){.tv_sec = record->since};
+		if (record->hold)
+			clock_gettime(CLOCK_REALTIME, &attr->st_mtim);
 	}
 	attr->st_blocks = (attr->st_size + 511) / 512;
 	attr->st_atim = attr->st_ctim = attr->st_mtim;

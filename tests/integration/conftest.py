@@ -175,19 +175,30 @@ def programs(suite):
             for name in ("queue", "cycles", "exclusion", "hoard")}
 
 
-@pytest.fixture(scope="session")
-def go_mutex(suite):
-    """A Go program that locks with concurrency.Mutex."""
+def build_go(suite, name):
+    """A Go program, built with Debian's packages."""
     environment = {
         **os.environ, "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "",
         "GOCACHE": os.environ.get("LATCHFS_GOCACHE", str(suite.place / "gocache")),
     }
 
     def build(target):
-        checked("/usr/bin/go", "build", "-o", target, PROGRAMS / "mutex.go", env=environment,
+        checked("/usr/bin/go", "build", "-o", target, PROGRAMS / f"{name}.go", env=environment,
                 cwd=suite.place, timeout=SETUP_LIMIT)
 
-    return suite.once("mutex", build)
+    return suite.once(f"{name}-go", build)
+
+
+@pytest.fixture(scope="session")
+def go_mutex(suite):
+    """A Go program that locks with concurrency.Mutex."""
+    return build_go(suite, "mutex")
+
+
+@pytest.fixture(scope="session")
+def go_flock(suite):
+    """A Go program that locks with the system call."""
+    return [str(build_go(suite, "flock"))]
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from fcntl import F_RDLCK, F_SETLK, F_SETLKW, F_UNLCK, F_WRLCK
 
 import pytest
 
-from support import SOON, run, wait_until
+from support import SOON, wait_until
 
 F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW = 36, 37, 38
 RW = os.O_RDWR | os.O_CREAT
@@ -50,21 +50,6 @@ def test_record_locks_wait(pair, agent, command):
     assert not two.ready()
     one.control(a, command, F_UNLCK)
     two.finish(SOON)
-
-
-def test_python_lockf(pair):
-    """python3's fcntl.lockf, as programs use it, on both machines."""
-    script = ("import fcntl, sys\n"
-              "f = open(sys.argv[1], 'w')\n"
-              "fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
-              "print('held', flush=True)\n"
-              "sys.stdin.read()\n")
-    words = ["/usr/bin/python3", "-c", script]
-    first = pair.lab.holder(*words, pair.a / "x").await_held()
-    second = run(*words, pair.b / "x")
-    assert second.returncode == 1 and "BlockingIOError" in second.stderr
-    assert first.release() == 0
-    wait_until(lambda: run(*words, pair.b / "x").stdout == "held\n", SOON)
 
 
 def test_posix_lock_belongs_to_the_process(pair, agent):

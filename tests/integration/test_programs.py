@@ -13,6 +13,7 @@ PYTHON = ("/usr/bin/python3", str(PROGRAMS / "pylock.py"))
 RUBY = ("ruby", "-e", "f = File.open(ARGV[0], File::RDWR | File::CREAT); "
         "f.flock(File::LOCK_EX | (ENV['WAIT'] ? 0 : File::LOCK_NB)) or exit 75; "
         "puts 'held'; STDOUT.flush; STDIN.read")
+TCLX = ("tclsh", str(PROGRAMS / "tclx.tcl"))
 PHP = ("php", "-r", "$f = fopen($argv[1], 'c+'); flock($f, LOCK_EX | LOCK_NB) || exit(75); "
        "echo \"held\\n\"; stream_get_contents(STDIN);", "--")
 
@@ -42,7 +43,10 @@ LOCKERS = {
     "chpst": Locker(("chpst", "-L"), JOB, ("chpst", "-l")),
     "with-lock-ex": Locker(("with-lock-ex", "-f"), JOB, ("with-lock-ex", "-w"), part=True),
     "lckdo": Locker(("lckdo",), JOB, ("lckdo", "-w")),
+    "runlock": Locker(("runlock", "-t", "1", "-f"), JOB, ("runlock", "-t", "60", "-f")),
     "java": Locker(("try",), (), ("wait",)),
+    "go": Locker(("try",), (), ("wait",)),
+    "TclX": Locker((*TCLX, "try"), (), (*TCLX, "wait")),
     "perl": Locker((*PERL, "try"), (), (*PERL, "wait")),
     "File::Flock": Locker((*PERL, "File::Flock:try"), (), (*PERL, "File::Flock:wait")),
     "filelock": Locker((*PYTHON, "filelock")),
@@ -53,6 +57,8 @@ LOCKERS = {
     "ruby": Locker(RUBY, (), ("env", "WAIT=1", *RUBY)),
     "php": Locker(PHP),
 }
+# Those that must be built, and by which fixture.
+BUILT = {"java": "java_lock", "go": "go_flock"}
 
 
 @pytest.fixture
@@ -60,10 +66,10 @@ def locker(request):
     """One of the programs."""
     name = request.param
     found = LOCKERS[name]
-    if name != "java":
+    if name not in BUILT:
         return found
-    java = tuple(request.getfixturevalue("java_lock"))
-    return Locker((*java, "try"), (), (*java, "wait"))
+    words = tuple(request.getfixturevalue(BUILT[name]))
+    return Locker((*words, "try"), (), (*words, "wait"))
 
 
 @pytest.mark.parametrize("locker", LOCKERS, indirect=True)
@@ -113,25 +119,30 @@ def test_all_exclude_flock(pair, holder, locker, request):
     wait_until(lambda: run("flock", "-n", pair.b / "p", "true").returncode == 0, SOON)
 
 
-def test_python_flock_module(pair, holder):
-    """python3's fcntl.flock, as scripts use it, excludes itself across machines."""
+@pytest.mark.parametrize("call", ["flock", "lockf"])
+def test_python_fcntl_module(pair, holder, call):
+    """python3's fcntl.flock and fcntl.lockf, as scripts use them, exclude across machines."""
     script = ("import fcntl, sys\nf = open(sys.argv[1], 'w')\n"
-              "fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+              f"fcntl.{call}(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
               "print('held', flush=True)\nsys.stdin.read()\n")
     words = ["/usr/bin/python3", "-c", script]
     first = holder(*words, pair.a / "p").await_held()
     assert "BlockingIOError" in run(*words, pair.b / "p").stderr
     assert first.release() == 0
     wait_until(lambda: run(*words, pair.b / "p").stdout == "held\n", SOON)
+    holder(*words, pair.a / "p").await_held().kill()
+    wait_until(lambda: run(*words, pair.b / "p").stdout == "held\n", SOON)
 
 
 def test_shared_java_and_perl_locks(pair, holder, java_lock):
-    """Shared locks of Java on A and B go together, and so do Perl's."""
+    """Shared locks of Java on A and B go together, and so do Perl's; kill -9 frees each."""
     for words in (java_lock, PERL):
         first = holder(*words, "shared", pair.a / "p").await_held()
         second = holder(*words, "shared", pair.b / "p").await_held()
         assert run(*words, "try", pair.b / "p").returncode == 75
-        assert first.release() == 0 and second.release() == 0
+        assert first.release() == 0
+        assert run(*words, "try", pair.b / "p").returncode == 75
+        second.kill()
         wait_until(lambda: run(*words, "try", pair.b / "p").returncode == 0, SOON)
 
 

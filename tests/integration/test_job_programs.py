@@ -43,7 +43,7 @@ def test_noclobber_with_a_descriptor(pair, shell):
 
 @pytest.mark.parametrize("shell", ["bash", "dash"])
 def test_noclobber_that_goes_with_its_shell(lab, shell):
-    """set -C; echo $$ >file with hold=process: closed at once, and free when the shell is killed."""
+    """set -C; echo $$ >file with hold=process: closed, and free when the shell is killed."""
     pair = Pair(lab, "hold=process")
     take = f'set -C; echo $$ >"$1" {WAIT}'
     first = lab.holder(shell, "-c", take, shell, pair.a / "x").await_held()
@@ -212,7 +212,7 @@ def test_crontab_of_the_manual(pair):
 
 
 def test_unit_of_the_manual(pair):
-    """systemd accepts it; its command runs on one machine, and elsewhere ends with what it allows."""
+    """systemd accepts it; its command runs on one machine, elsewhere it ends as allowed."""
     text = example(r"^(\[Unit\]\n.*?RequiresMountsFor.*?)^\.Ed")
     unit = pair.lab.base / "backup.service"
     # systemd wants to see that there is such a program.
@@ -264,7 +264,7 @@ def daemonize(pair):
 
 
 def test_daemonize(pair, daemonize):
-    """-l: one instance over both machines; kill -9 of the daemon lets the other machine start it."""
+    """-l: one instance over both machines; kill -9 lets the other machine start it."""
     assert daemonize.start(pair.a / "x") == 0
     assert daemonize.start(pair.b / "x") != 0
     assert daemonize.start(pair.a / "x") != 0
@@ -277,7 +277,7 @@ def test_daemonize(pair, daemonize):
 
 
 def test_logrotate(pair, job):
-    """A state file here is no lock to it, since everybody may read it; flock around it is one."""
+    """A state file that all may read is no lock to it; flock around it is one."""
     log, settings = pair.lab.scratch("text\n"), pair.lab.scratch()
     settings.write_text(f"{log} {{\nrotate 1\n}}\n", encoding="ascii")
     done = run("logrotate", "-f", "-s", pair.a / "state", settings)

@@ -89,7 +89,7 @@ def test_killed_holder_passes_it_on(pair):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_signal_ends_the_waiting(pair, number):
-    """Ctrl-C and kill end a shell that waits in open; it leaves the queue, the others stay in it."""
+    """Ctrl-C and kill end a shell that waits in open; it leaves the queue, others stay in it."""
     first = start(pair, pair.a)
     second = start(pair, pair.b, count=2)
     third = start(pair, pair.b, count=3)

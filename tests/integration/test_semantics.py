@@ -76,7 +76,8 @@ DIFFERENCES = {
         ("name: content of a file", "a read 0", '"1"', "the record", "the record"),
     ],
     PROCESS: [
-        ("fcntl: what is in the way", "b fcntl 0 get w again", "read by a", "read by a", "read by 0"),
+        ("fcntl: what is in the way", "b fcntl 0 get w again",
+         "read by a", "read by a", "read by 0"),
         ("fcntl: what is in the way", "b fcntl 0 get r", "write by a", "write by a", "write by 0"),
         ("ofd: what is in the way", "b fcntl 0 get r", "write by -1", "write by a", "write by 0"),
     ],
@@ -117,7 +118,7 @@ def parse(text):
 
 def ask(semantics, first, second):
     """All answers."""
-    return parse(checked(semantics, CASES, first, second, timeout=80))
+    return parse(checked(semantics, CASES, first, second, timeout=150))
 
 
 @pytest.fixture(scope="session")
@@ -136,6 +137,7 @@ def test_local_file_systems_agree(semantics, local, bare_lab):
     assert ask(semantics, bare_lab.base, bare_lab.base) == local
 
 
+@pytest.mark.limit(180)
 @pytest.mark.parametrize("mounts", [1, 2])
 def test_answers_are_those_of_a_local_disk(semantics, local, lab, mounts):
     """But for the differences that the manual names."""

@@ -33,7 +33,8 @@
 
 enum {
 	PATIENCE = 10000,  /* for an answer that has to come, in milliseconds */
-	IMPATIENCE = 2000, /* for one that seems to wait where the queue can't be asked */
+	IMPATIENCE = 2000, /* for one that seems to wait where the queue does not tell */
+	PAUSE = 5,
 };
 
 static void fail(const char *what)
@@ -157,7 +158,8 @@ static int count_blocked(const char *path)
 	return count;
 }
 
-/* Those in the queue behind one of another process that excludes them. */
+/* Those behind one that excludes them; who changes from shared to exclusive stands there
+ * twice. */
 static int count_queued(const char *queue)
 {
 	enum { MANY = 32 };
@@ -172,7 +174,7 @@ static int count_queued(const char *queue)
 		exclusive[count] = mode[8] == 'e';
 		pids[count] = pid ? atoi(pid + 6) : 0;
 		for (int i = 0; i < count; i++)
-			waits |= pids[i] != pids[count] && (exclusive[i] || exclusive[count]);
+			waits |= exclusive[i] || (exclusive[count] && pids[i] != pids[count]);
 		waiting += waits;
 		count++;
 	}
@@ -241,8 +243,8 @@ static void await_answer(struct role *role, const char *step)
 
 static void await_answer_or_waiter(struct role *role, const char *path, int before)
 {
-	for (int passed = 0; passed < IMPATIENCE; passed++) {
-		if (has_answer(role, 1)) {
+	for (int passed = 0; passed < IMPATIENCE; passed += PAUSE) {
+		if (has_answer(role, PAUSE)) {
 			receive(role, role->step);
 			return;
 		}

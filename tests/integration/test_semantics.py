@@ -7,6 +7,7 @@ in programs/semantics.cases.
 """
 
 import os
+import random
 import re
 import tempfile
 
@@ -14,6 +15,8 @@ import pytest
 
 from conftest import Pair
 from support import PROGRAMS, REPOSITORY, checked
+
+OBSTACLE = re.compile(r"(read|write)( \d+ \d+)? by .*")
 
 MANUAL = REPOSITORY / "contrib/man/latchfs.8"
 CASES = PROGRAMS / "semantics.cases"
@@ -79,6 +82,8 @@ DIFFERENCES = {
         ("fcntl: what is in the way", "b fcntl 0 get w again",
          "read by a", "read by a", "read by 0"),
         ("fcntl: what is in the way", "b fcntl 0 get r", "write by a", "write by a", "write by 0"),
+        ("fcntl: from shared to exclusive and back, as others see it", "b fcntl 0 get r",
+         "write by a", "write by a", "write by 0"),
         ("ofd: what is in the way", "b fcntl 0 get r", "write by -1", "write by a", "write by 0"),
     ],
     LINKS: [
@@ -155,6 +160,76 @@ def test_answers_are_those_of_a_local_disk(semantics, local, lab, mounts):
         expected[case, step] = answers[mounts]
     wrong = {key: (said[key], expected[key]) for key in said if said[key] != expected[key]}
     assert not wrong, f"(said, expected): {wrong}"
+
+
+class Questions:
+    """Cases made up at random, of calls that do not wait, in one family of locks each."""
+
+    # START LENGTH of fcntl; the whole file more often than each of the others.
+    RANGES = ["", "", "", "0 1", "1 1", "2 1", "0 2", "1 2", "1 0", "2 0", "5 3"]
+    SLOTS = 3
+
+    def __init__(self, seed, closing):
+        self.random = random.Random(seed)
+        self.closing = closing
+
+    def flock(self, who, slot):
+        """Of flock(2)."""
+        call = self.random.choice(["ex nb", "ex nb", "sh nb", "sh nb", "un"])
+        return f"{who} flock {slot} {call}"
+
+    def fcntl(self, who, slot):
+        """Of fcntl(2), by both of its rules."""
+        call = self.random.choice(["set", "set", "oset", "get"])
+        kind = self.random.choice("rrww" if call == "get" else "rrwwu")
+        return f"{who} fcntl {slot} {call} {kind} {self.random.choice(self.RANGES)}".rstrip()
+
+    def steps(self, family):
+        """What one case asks."""
+        actors = ["a", "b", "c"]
+        for who in actors:
+            for slot in range(self.SLOTS - 1):
+                yield f"{who} open {slot} f rw creat"
+        yield "a dup 0 2"
+        yield "b fork d"
+        actors.append("d")
+        for _ in range(20):
+            who, slot = self.random.choice(actors), self.random.randrange(self.SLOTS)
+            if self.closing and self.random.random() < 0.15:
+                yield f"{who} close {slot}"
+                yield f"{who} open {slot} f rw creat"
+            else:
+                yield family(who, slot)
+
+    def text(self, count):
+        """Cases for the program."""
+        lines = []
+        for number in range(count):
+            family = self.flock if number % 2 else self.fcntl
+            lines += [f"case {number}", *self.steps(family)]
+        return "\n".join(lines) + "\n"
+
+
+@pytest.mark.limit(180)
+@pytest.mark.parametrize("mounts", [1, 2])
+def test_random_questions(semantics, lab, mounts):
+    """Whatever programs may try: as on a local disk, also between two mounts.
+
+    What another mount has closed is free only a moment later, so there nothing is closed.
+    """
+    seed = int(os.environ.get("LATCHFS_SEED", random.randrange(1 << 32)))
+    print(f"LATCHFS_SEED={seed}")
+    pair = Pair(lab)
+    cases = lab.scratch(Questions(seed, closing=mounts == 1).text(60))
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        expected = checked(semantics, cases, memory, memory).splitlines()
+    said = checked(semantics, cases, pair.a.path, pair.each()[mounts - 1].path, timeout=150)
+    for number, (one, other) in enumerate(zip(said.splitlines(), expected, strict=True)):
+        # Of several that are in the way any may be told, and its process in a way of its own.
+        if re.sub(OBSTACLE, "taken", one) != re.sub(OBSTACLE, "taken", other):
+            case = one.split(": ")[0]
+            before = [line for line in expected[:number + 1] if line.split(": ")[0] == case]
+            raise AssertionError("\n".join([*before, f"but {one}"]))
 
 
 def test_manual_names_the_differences():

@@ -27,6 +27,8 @@
  *       stake         why a lock is held: O_EXCL, flock, byte ranges
  *       keep          locks that need no open file (hold=process, hold=name)
  *       content, text what a lock file reads as
+ *       status        the files below .latchfs
+ *       report        what `status` and `capabilities` say
  *       node, handle  names that the kernel knows, and open files
  *
  *     lock/           locks
@@ -35,6 +37,7 @@
  *       parts         tries, where some have only parts of a file; giving a part back
  *       contents      what holders write, and how much that may be
  *       waiters       who waits for what is being done anyway
+ *       counts        how many locks there are
  *       lock, view    one lock's queue, as a state machine without I/O
  *
  *     store/          where locks are kept
@@ -48,7 +51,9 @@
  *       etcd/lease    the lease and its deadline
  *       etcd/leased   directories that go with it
  *       etcd/watch    the one watch
- *       etcd/client   calls: endpoints, retries, authentication
+ *       etcd/status   what it tells of itself
+ *       etcd/client   calls: retries, authentication
+ *       etcd/endpoints  which addresses answer
  *       etcd/wire, wire_parse, values, keys, json   what is written to etcd, and how it is read
  *
  *     event/          the one thread
@@ -56,7 +61,7 @@
  *       http          libcurl on the loop
  *       service       what systemd is told
  *
- *     base/           util, buffer, base64, files, log, memory, proc, ranges
+ *     base/           util, buffer, base64, files, json_text, log, memory, proc, ranges
  *
  * A program that locks a file: fs/mount -> fs/locks -> lock/lockspace -> lock/lock, which asks for
  * a place -> store/etcd/places -> batch -> client -> http.  The answer comes back the same way, or,
@@ -225,7 +230,13 @@ static int create_parts(struct program *program)
 		.content = (size_t)options->max_content * 1024 * 1024};
 	struct fs_options fs = {.host = options->host,
 		.mount_point = options->mount_point,
-		.policy = options->policy};
+		.policy = options->policy,
+		.source = options->source,
+		.ttl = options->ttl * 1000,
+		.timeout = options->timeout,
+		.max_claims = options->max_claims,
+		.max_content = options->max_content,
+		.login = options->user != NULL};
 
 	program->loop = loop_new();
 	if (!program->loop ||

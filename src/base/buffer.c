@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/buffer.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -45,6 +46,14 @@ void buffer_addf(struct buffer *buffer, const char *format, ...)
 		buffer->size += (size_t)n;
 	}
 	va_end(again);
+}
+
+void buffer_add_seconds(struct buffer *buffer, int64_t milliseconds)
+{
+	uint64_t size = milliseconds < 0 ? -(uint64_t)milliseconds : (uint64_t)milliseconds;
+
+	buffer_addf(buffer, "%s%" PRIu64 ".%03" PRIu64, milliseconds < 0 ? "-" : "", size / 1000,
+		size % 1000);
 }
 
 void buffer_consume(struct buffer *buffer, size_t size)

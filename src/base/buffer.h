@@ -7,6 +7,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 
 struct buffer {
 	char *data; /* owned; NULL while nothing was ever added */
@@ -18,6 +19,9 @@ void buffer_add(struct buffer *buffer, const void *data, size_t size);
 void buffer_add_string(struct buffer *buffer, const char *s);
 void buffer_addf(struct buffer *buffer, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/* Milliseconds, as seconds with three digits behind the point. */
+void buffer_add_seconds(struct buffer *buffer, int64_t milliseconds);
 
 /* Removes the first `size` bytes, of which there are at least so many. */
 void buffer_consume(struct buffer *buffer, size_t size);

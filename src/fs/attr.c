@@ -12,6 +12,7 @@
 #include "fs/keep.h"
 #include "fs/node.h"
 #include "fs/stake.h"
+#include "fs/status.h"
 #include "fs/steps.h"
 #include "lock/lockspace.h"
 
@@ -117,7 +118,10 @@ void fs_getattr(struct request *request, struct node *node, struct handle *handl
 {
 	request->node = node;
 	request->handle = handle;
-	get_attr(request);
+	if (node->status)
+		status_getattr(request);
+	else
+		get_attr(request);
 }
 
 /* --- changing a lock: only its content can be --- */
@@ -224,6 +228,10 @@ void fs_setattr(struct request *request, struct node *node, struct handle *handl
 	request->node = node;
 	request->handle = handle;
 	request->path = xstrdup(node->path);
+	if (node->status) {
+		reply_error(request, -EPERM);
+		return;
+	}
 	if (!node->is_directory) {
 		set_lock_attr(request, to->st_size, changes & FS_SET_SIZE);
 		return;
@@ -245,7 +253,9 @@ static void accessible(struct request *request)
 void fs_access(struct request *request, struct node *node, int mask)
 {
 	request->node = node;
-	if (node->is_directory)
+	if (node->status)
+		status_access(request, mask);
+	else if (node->is_directory)
 		step_permitted(request, mask & (R_OK | W_OK | X_OK), accessible);
 	else
 		reply_error(request, mask & X_OK ? -EACCES : 0);

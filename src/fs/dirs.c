@@ -8,6 +8,7 @@
 #include "fs/fs.h"
 #include "fs/handle.h"
 #include "fs/node.h"
+#include "fs/status.h"
 #include "fs/steps.h"
 #include "lock/lockspace.h"
 
@@ -116,7 +117,10 @@ static void open_directory(struct request *request)
 void fs_opendir(struct request *request, struct node *node)
 {
 	request->node = node;
-	step_permitted(request, R_OK, open_directory);
+	if (node->status)
+		open_directory(request);
+	else
+		step_permitted(request, R_OK, open_directory);
 }
 
 void fs_releasedir(struct request *request, struct handle *handle)
@@ -191,7 +195,9 @@ void fs_readdir(struct request *request, struct handle *handle, size_t size, off
 	request->node = handle->node;
 	request->size = size;
 	request->offset = offset;
-	if (offset) {
+	if (!offset && handle->node->status)
+		status_list(handle);
+	if (offset || handle->node->status) {
 		reply_entries(request);
 		return;
 	}

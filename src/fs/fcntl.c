@@ -113,7 +113,9 @@ void fcntl_lock(struct request *request)
 {
 	struct hold *whole = hold_find(request);
 
-	if (lock_has_lost(request)) {
+	if (request->node->status) {
+		lock_refuse(request, -EPERM);
+	} else if (lock_has_lost(request)) {
 		lock_refuse(request, -EIO);
 	} else if (whole && !(request->exclusive && lockspace_is_shared(whole->holding))) {
 		/* It has more already, which excludes whom it must. */

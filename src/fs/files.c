@@ -15,6 +15,7 @@
 #include "fs/keep.h"
 #include "fs/locks.h"
 #include "fs/node.h"
+#include "fs/status.h"
 #include "fs/steps.h"
 #include "lock/lockspace.h"
 
@@ -27,6 +28,10 @@ static void opened(struct request *request)
 
 void fs_open(struct request *request, struct node *node, int flags)
 {
+	if (node->status) {
+		status_open(request, node, flags);
+		return;
+	}
 	request->node = node;
 	request->handle = handle_new(request, node, flags);
 	if (request->handle->policy.open != STORE_OPEN_LOCK) {
@@ -159,7 +164,9 @@ void fs_read(struct request *request, struct handle *handle, size_t size, off_t 
 	request->handle = handle;
 	request->size = size;
 	request->offset = offset;
-	if (hold && hold->lost) {
+	if (handle->node->status) {
+		status_read(request);
+	} else if (hold && hold->lost) {
 		reply_error(request, -EIO);
 	} else if (offset && handle->text) {
 		reply_part(request);

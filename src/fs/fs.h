@@ -28,6 +28,12 @@ struct fs_options {
 	const char *host;           /* this node's name, for records */
 	const char *mount_point;    /* absolute */
 	struct store_policy policy; /* of the root, where the mount options say something */
+
+	/* To be shown only. */
+	const char *source;
+	int ttl, timeout; /* milliseconds */
+	int max_claims, max_content;
+	bool login; /* the store is told who we are */
 };
 
 enum { FS_HINTS = 32 };
@@ -39,12 +45,14 @@ struct fs {
 	struct fs_options options;
 	struct node *nodes; /* by inode number */
 	size_t busy_nodes;  /* of these, that are open, or directories */
+	size_t handles;     /* open files and directories */
 	struct node *root;
 	struct request *requests; /* not answered yet */
 	struct keep *keeps;       /* locks that need no open file */
 	struct hold *signals;     /* lost: their holders are to be signalled */
 	struct loop_task signal_task;
-	struct timespec started;
+	struct timespec started; /* by the calendar, and on loop_clock() */
+	int64_t started_at;
 	struct look looks[LOOKS]; /* by thread */
 	/* Programs of which the log has said that they want another policy. */
 	char hints[FS_HINTS][RECORD_COMMAND_SIZE];

@@ -21,6 +21,7 @@ struct handle *handle_new(const struct request *request, struct node *node, int 
 	handle->policy = node_policy(node);
 	handle->opened_at = loop_clock();
 	proc_identify(request->pid, &handle->opener);
+	node->fs->handles++;
 	node->fs->busy_nodes += !node->handles && !node->is_directory;
 	DL_APPEND(node->handles, handle);
 	return handle;
@@ -32,6 +33,7 @@ void handle_free(struct handle *handle)
 
 	DL_DELETE(node->handles, handle);
 	node->fs->busy_nodes -= !node->handles && !node->is_directory;
+	node->fs->handles--;
 	node_unref(node, 1);
 	if (handle->poll)
 		poll_free(handle->poll);

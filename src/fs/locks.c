@@ -304,7 +304,9 @@ void lock_for_request(struct request *request)
 {
 	struct hold *hold = hold_find(request);
 
-	if (lock_has_lost(request)) {
+	if (request->node->status) {
+		lock_refuse(request, -EPERM);
+	} else if (lock_has_lost(request)) {
 		lock_refuse(request, -EIO);
 	} else if (hold && is_flock_conversion(request, hold)) {
 		hold_release(hold, NULL, NULL);

@@ -582,6 +582,7 @@ int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
 	mount->user = user;
 	mount->watch.fn = on_readable;
 	clock_gettime(CLOCK_REALTIME, &mount->fs.started);
+	mount->fs.started_at = loop_clock();
 	fuse_set_log_func(on_fuse_log);
 	mount->session = fuse_session_new(&args, &operations, sizeof(operations), mount);
 	fuse_opt_free_args(&args);

@@ -12,6 +12,7 @@
 #include "fs/keep.h"
 #include "fs/locks.h"
 #include "fs/node.h"
+#include "fs/status.h"
 #include "fs/steps.h"
 #include "lock/lockspace.h"
 
@@ -132,6 +133,8 @@ static void lookup(struct request *request)
 
 void fs_lookup(struct request *request, struct node *parent, const char *name)
 {
+	if (status_lookup(request, parent, name))
+		return;
 	request->node = parent;
 	int error = set_child(request, name);
 	if (error)

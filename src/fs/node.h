@@ -19,6 +19,7 @@ struct fs;
 struct handle;
 struct hold;
 struct request;
+struct status_entry;
 
 enum { NODE_ROOT_INODE = 1 };
 
@@ -28,9 +29,10 @@ struct node {
 	struct fs *fs;
 	uint64_t inode;
 	char *path;
-	bool is_directory, is_symlink; /* else a file */
-	struct node *parent;           /* NULL for the root */
-	uint64_t references;           /* of the kernel's lookups, handles and nodes below */
+	bool is_directory, is_symlink;     /* else a file */
+	const struct status_entry *status; /* NULL, unless it is ours: see status.h */
+	struct node *parent;               /* NULL for the root */
+	uint64_t references;               /* of the kernel's lookups, handles and nodes below */
 	UT_hash_handle hh;
 
 	/* Of a lock file that link(2) has given two names: the other name, and the number of both.

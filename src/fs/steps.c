@@ -118,7 +118,8 @@ int set_child(struct request *request, const char *name)
 
 	if (strlen(name) > FS_NAME_MAX || strlen(directory->path) > FS_PATH_MAX)
 		return -ENAMETOOLONG;
-	if (!directory->parent && strncmp(name, reserved, strlen(reserved)) == 0)
+	if (directory->status ||
+		(!directory->parent && strncmp(name, reserved, strlen(reserved)) == 0))
 		return -EPERM;
 	free(request->path);
 	request->path = node_child_path(directory, name);

@@ -77,7 +77,9 @@ void fs_getxattr(struct request *request, struct node *node, const char *name, s
 	request->size = size;
 	request->path = xstrdup(node->path);
 	request->data = xstrdup(name);
-	if (node->is_directory && policy_of(name))
+	if (node->status)
+		reply_error(request, -ENODATA);
+	else if (node->is_directory && policy_of(name))
 		step_permitted(request, 0, get_policy);
 	else if (!node->is_directory &&
 		 (strcmp(name, holder_name) == 0 || strcmp(name, queue_name) == 0))
@@ -133,7 +135,9 @@ void fs_listxattr(struct request *request, struct node *node, size_t size)
 	request->node = node;
 	request->size = size;
 	request->path = xstrdup(node->path);
-	if (node->is_directory)
+	if (node->status)
+		reply_value(request, NULL, 0);
+	else if (node->is_directory)
 		step_permitted(request, 0, list_policies);
 	else
 		describe_for_list(request);
@@ -241,7 +245,10 @@ void fs_setxattr(struct request *request, struct node *node, const char *name, c
 	size_t size, int flags)
 {
 	request->flags = flags;
-	if (!size || memchr(value, '\0', size))
+	request->node = node;
+	if (node->status)
+		reply_error(request, -EPERM);
+	else if (!size || memchr(value, '\0', size))
 		reply_error(request, -EINVAL);
 	else if (!node->is_directory && strcmp(name, break_name) == 0)
 		break_lock(request, node, value, size, flags);
@@ -252,5 +259,9 @@ void fs_setxattr(struct request *request, struct node *node, const char *name, c
 void fs_removexattr(struct request *request, struct node *node, const char *name)
 {
 	request->flags = 0;
-	start_change(request, node, name, "", 0);
+	request->node = node;
+	if (node->status)
+		reply_error(request, -EPERM);
+	else
+		start_change(request, node, name, "", 0);
 }

@@ -107,6 +107,13 @@ bool lockspace_waits_for_symlink(const struct holding *holding);
 /* The holding of a place that the store speaks of. */
 struct holding *lockspace_holding_of(struct store_place *place);
 
+/* What there is of a lockspace just now. */
+struct lockspace_counts {
+	size_t held, waiting, lost, releasing; /* claims */
+	size_t content;                        /* bytes that holders have written */
+};
+void lockspace_count(const struct lockspace *space, struct lockspace_counts *counts);
+
 /* How many locks were given back so far. */
 uint64_t lockspace_leaves(const struct lockspace *space);
 /*

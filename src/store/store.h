@@ -138,6 +138,26 @@ struct store_name {
 
 enum store_session { STORE_SESSION_HELD, STORE_SESSION_DOUBTFUL, STORE_SESSION_LOST };
 
+/* How a store is.  Strings are borrowed until its next callback. */
+struct store_status {
+	const char *kind;   /* "etcd" */
+	const char *prefix; /* of what is kept in it */
+	bool reachable;
+	const char *reason; /* what went wrong last, if ever: "" */
+	bool listening;     /* it is told of what others give back */
+	enum store_session session;
+	/* Of the session, as long as there is one. */
+	char session_id[STORE_ID_SIZE]; /* "" while there is none */
+	int64_t ttl;                    /* milliseconds */
+	int64_t renewed_at, deadline;   /* on loop_clock() */
+};
+
+/* An address of the store; the URL is borrowed. */
+struct store_endpoint {
+	const char *url;
+	bool answers; /* or was not asked yet */
+};
+
 /* News of the store.  Each is called from the loop, never inside a call to the store. */
 struct store_events {
 	/*
@@ -247,6 +267,11 @@ struct store_ops {
 	enum store_session (*session)(const struct store *store);
 	/* In words, what went wrong last; borrowed. */
 	const char *(*reason)(const struct store *store);
+
+	/* What the store knows of itself, without asking. */
+	void (*status)(const struct store *store, struct store_status *status);
+	/* One of the addresses that it is asked at; false if there are no more than `number`. */
+	bool (*endpoint)(const struct store *store, size_t number, struct store_endpoint *endpoint);
 };
 
 /* The implementation embeds this. */

@@ -9,15 +9,13 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "event/http.h"
+#include "store/etcd/endpoints.h"
 #include "store/etcd/wire.h"
 
 enum {
 	MIN_ATTEMPT = 200,
 	MAX_BACKOFF = 1000,
 	REASON_SIZE = 256,
-	/* A broken connection is no evidence that etcd is down, unless nothing else comes for so
-	   long. */
-	DISBELIEF = 1000,
 	SILENCE = 60 * 1000, /* between two complaints of the same */
 	BREATH = 1000,       /* between any two */
 	/* How many requests a lane has in flight at most. */
@@ -36,18 +34,9 @@ struct lane {
 	unsigned int shortages; /* since the last answer */
 };
 
-struct endpoint {
-	char *url;
-	int64_t failing_since; /* on loop_clock(); 0 while it answers */
-	int64_t good_at;       /* when the newest of what it answered was sent */
-	bool down;
-};
-
 struct etcd_client {
 	struct loop *loop;
-	struct endpoint *endpoints;
-	size_t endpoint_count;
-	size_t preferred; /* the last one that answered */
+	struct etcd_endpoints endpoints;
 	int timeout;
 	struct lane lanes[ETCD_LANES];
 	struct http_pool *stream_pool;
@@ -86,39 +75,23 @@ static void set_reachable(struct etcd_client *client, bool reachable)
 		return;
 	client->reachable = reachable;
 	if (reachable)
-		log_warning("etcd answers again (%s)", client->endpoints[client->preferred].url);
+		log_warning("etcd answers again (%s)", etcd_client_endpoint(client));
 	else
 		log_warning("etcd does not answer: %s", client->last_error);
 	client->events->reachable(client->user_data, reachable);
 }
 
-static bool all_are_down(const struct etcd_client *client)
-{
-	for (size_t i = 0; i < client->endpoint_count; i++) {
-		if (!client->endpoints[i].down)
-			return false;
-	}
-	return true;
-}
-
 static void endpoint_failed(const struct etcd_call *call, int error, const char *reason)
 {
 	struct etcd_client *client = call->client;
-	size_t index = call->endpoint;
-	struct endpoint *endpoint = &client->endpoints[index];
+	const struct etcd_endpoint *endpoint = &client->endpoints.list[call->endpoint];
 
 	/* What was answered since then says more. */
 	if (call->sent_at < endpoint->good_at)
 		return;
-	if (!endpoint->failing_since)
-		endpoint->failing_since = loop_clock();
-	if (error == -ETIMEDOUT || loop_clock() - endpoint->failing_since >= DISBELIEF)
-		endpoint->down = true;
 	snprintf(client->last_error, sizeof(client->last_error), "%s: %s", endpoint->url, reason);
 	log_trace("etcd %s", client->last_error);
-	if (index == client->preferred)
-		client->preferred = (index + 1) % client->endpoint_count;
-	if (all_are_down(client))
+	if (etcd_endpoints_failed(&client->endpoints, call->endpoint, error == -ETIMEDOUT))
 		set_reachable(client, false);
 	if (error == -ETIMEDOUT)
 		client->events->silent(client->user_data, endpoint->url);
@@ -127,13 +100,8 @@ static void endpoint_failed(const struct etcd_call *call, int error, const char 
 static void endpoint_answered(const struct etcd_call *call)
 {
 	struct etcd_client *client = call->client;
-	struct endpoint *endpoint = &client->endpoints[call->endpoint];
 
-	endpoint->failing_since = 0;
-	endpoint->down = false;
-	if (call->sent_at > endpoint->good_at)
-		endpoint->good_at = call->sent_at;
-	client->preferred = call->endpoint;
+	etcd_endpoints_answered(&client->endpoints, call->endpoint, call->sent_at);
 	set_reachable(client, true);
 }
 
@@ -204,8 +172,8 @@ static void repeat(struct etcd_call *call)
 	struct etcd_client *client = call->client;
 
 	detach(call);
-	unsigned int rounds = call->attempts / (unsigned int)client->endpoint_count;
-	bool pause = call->attempts % client->endpoint_count == 0;
+	unsigned int rounds = call->attempts / (unsigned int)client->endpoints.count;
+	bool pause = call->attempts % client->endpoints.count == 0;
 	enter(call, ETCD_CALL_PAUSED, loop_clock() + (pause ? etcd_backoff(rounds) : 0));
 	pump(client, call->lane);
 }
@@ -367,7 +335,7 @@ static int attempt_timeout(const struct etcd_call *call, int64_t now)
 {
 	const struct etcd_client *client = call->client;
 	/* Less than people wait: that an endpoint is silent is to be known by then. */
-	int64_t each = client->timeout * 4L / 5 / (int64_t)client->endpoint_count;
+	int64_t each = client->timeout * 4L / 5 / (int64_t)client->endpoints.count;
 	int64_t timeout = call->attempt_timeout ? call->attempt_timeout : each;
 
 	timeout = timeout < MIN_ATTEMPT ? MIN_ATTEMPT : timeout;
@@ -390,12 +358,13 @@ static void send_call(struct etcd_call *call)
 		call->body = call->compose(call);
 	}
 	/* A call's first attempts go round the endpoints. */
-	size_t first = call->begin_at ? call->begin_at - 1 : client->preferred;
-	call->endpoint = (call->attempts ? call->endpoint + 1 : first) % client->endpoint_count;
-	if (call->attempts && !client->endpoints[client->preferred].failing_since)
-		call->endpoint = client->preferred;
+	if (call->attempts || !call->begin_at)
+		call->endpoint = etcd_endpoints_next(
+			&client->endpoints, call->endpoint, call->attempts);
+	else
+		call->endpoint = (call->begin_at - 1) % client->endpoints.count;
 	cleanup(free_ptr) char *url =
-		xasprintf("%s%s", client->endpoints[call->endpoint].url, call->rpc);
+		xasprintf("%s%s", client->endpoints.list[call->endpoint].url, call->rpc);
 	struct http_call http = {.url = url,
 		.body = call->body,
 		.body_size = strlen(call->body),
@@ -487,10 +456,7 @@ struct etcd_client *etcd_client_new(struct loop *loop, const struct etcd_client_
 	bool complete = true;
 
 	client->loop = loop;
-	client->endpoint_count = options->endpoint_count;
-	client->endpoints = xzalloc(options->endpoint_count * sizeof(client->endpoints[0]));
-	for (size_t i = 0; i < options->endpoint_count; i++)
-		client->endpoints[i].url = xstrdup(options->endpoints[i]);
+	etcd_endpoints_init(&client->endpoints, options->endpoints, options->endpoint_count);
 	client->user = xstrdup(options->user);
 	client->password = xstrdup(options->password ? options->password : "");
 	client->timeout = options->timeout;
@@ -518,9 +484,7 @@ void etcd_client_free(struct etcd_client *client)
 	for (int i = 0; i < ETCD_LANES; i++)
 		http_pool_free(client->lanes[i].pool);
 	http_pool_free(client->stream_pool);
-	for (size_t i = 0; i < client->endpoint_count; i++)
-		free(client->endpoints[i].url);
-	free(client->endpoints);
+	etcd_endpoints_fini(&client->endpoints);
 	free(client->user);
 	explicit_bzero(client->password, strlen(client->password));
 	free(client->password);
@@ -553,6 +517,11 @@ bool etcd_call_active(const struct etcd_call *call)
 	return call->state != ETCD_CALL_IDLE;
 }
 
+const struct etcd_endpoints *etcd_client_endpoints(const struct etcd_client *client)
+{
+	return &client->endpoints;
+}
+
 bool etcd_client_reachable(const struct etcd_client *client)
 {
 	return client->reachable;
@@ -575,7 +544,7 @@ struct http_pool *etcd_client_stream_pool(struct etcd_client *client)
 
 const char *etcd_client_endpoint(const struct etcd_client *client)
 {
-	return client->endpoints[client->preferred].url;
+	return client->endpoints.list[client->endpoints.preferred].url;
 }
 
 const char *etcd_client_authorization(const struct etcd_client *client)
@@ -593,6 +562,5 @@ void etcd_client_token_refused(struct etcd_client *client)
 
 void etcd_client_blame(struct etcd_client *client, const char *url)
 {
-	if (strcmp(client->endpoints[client->preferred].url, url) == 0)
-		client->preferred = (client->preferred + 1) % client->endpoint_count;
+	etcd_endpoints_blame(&client->endpoints, url);
 }

@@ -16,6 +16,7 @@
 
 struct etcd_client;
 struct etcd_call;
+struct etcd_endpoints;
 struct http_pool;
 struct http_request;
 
@@ -103,6 +104,7 @@ bool etcd_call_active(const struct etcd_call *call);
 /* False while every endpoint has been silent, or has failed for a second, since it last answered.
  */
 bool etcd_client_reachable(const struct etcd_client *client);
+const struct etcd_endpoints *etcd_client_endpoints(const struct etcd_client *client);
 /* In words, what the last failed attempt said. */
 const char *etcd_client_last_error(const struct etcd_client *client);
 int etcd_client_timeout(const struct etcd_client *client);

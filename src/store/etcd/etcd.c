@@ -451,6 +451,8 @@ static const struct store_ops etcd_ops = {
 	.reachable = etcd_reachable,
 	.session = etcd_session,
 	.reason = etcd_reason,
+	.status = etcd_status,
+	.endpoint = etcd_endpoint,
 };
 
 struct store *etcd_new(struct loop *loop, const struct etcd_options *options)

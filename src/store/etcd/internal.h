@@ -175,6 +175,10 @@ void etcd_leased_compare(struct etcd *etcd);
 /* The lease was lost (and them with it), or is given back. */
 void etcd_leased_end(struct etcd *etcd, bool lost);
 
+/* status.c */
+void etcd_status(const struct store *store, struct store_status *status);
+bool etcd_endpoint(const struct store *store, size_t number, struct store_endpoint *endpoint);
+
 /* evict.c */
 void etcd_evict(struct store *store, const char *path, uint64_t token, uid_t uid, store_done_fn *fn,
 	void *user);

@@ -40,7 +40,7 @@ static void disarm(struct etcd_lease *lease)
 	loop_timer_disarm(&lease->retry_timer);
 }
 
-static int64_t deadline_of(const struct etcd_lease *lease)
+int64_t etcd_lease_deadline(const struct etcd_lease *lease)
 {
 	return lease->renewed_at + lease->ttl - lease->ttl / MARGIN_PART;
 }
@@ -58,7 +58,7 @@ static void renewed(struct etcd_lease *lease, int64_t sent_at, int64_t ttl_secon
 	lease->ttl = ttl < lease->wanted_ttl ? ttl : lease->wanted_ttl;
 	lease->failures = 0;
 	lease->begin_at = 0;
-	loop_timer_arm(lease->loop, &lease->deadline_timer, deadline_of(lease));
+	loop_timer_arm(lease->loop, &lease->deadline_timer, etcd_lease_deadline(lease));
 	loop_timer_arm(lease->loop, &lease->doubt_timer, sent_at + lease->ttl / 2);
 	loop_timer_arm(lease->loop, &lease->renew_timer, sent_at + lease->ttl / RENEWALS_PER_TTL);
 }
@@ -157,7 +157,7 @@ static void send_renewal(struct etcd_lease *lease)
 	loop_timer_arm(lease->loop, &lease->renew_timer, now + patience);
 	if (!idle) /* early, since etcd was found unreachable */
 		return;
-	int64_t end = now + patience * PATIENCE_LASTS, deadline = deadline_of(lease);
+	int64_t end = now + patience * PATIENCE_LASTS, deadline = etcd_lease_deadline(lease);
 	idle->lease = lease;
 	idle->call = (struct etcd_call){.rpc = "/v3/lease/keepalive",
 		.body = wire_lease(lease->id),

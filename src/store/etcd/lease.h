@@ -68,6 +68,9 @@ void etcd_lease_fini(struct etcd_lease *lease);
 /* Gets the first lease.  on_done once: 0, or -errno when it could not be had by `deadline`. */
 void etcd_lease_start(struct etcd_lease *lease, int64_t deadline, etcd_lease_done_fn *on_done);
 
+/* On loop_clock(), of the lease that there is: when it will be lost. */
+int64_t etcd_lease_deadline(const struct etcd_lease *lease);
+
 /* Renews it now, unless that is under way. */
 void etcd_lease_renew(struct etcd_lease *lease);
 

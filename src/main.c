@@ -28,7 +28,7 @@
  *       keep          locks that need no open file (hold=process, hold=name)
  *       content, text what a lock file reads as
  *       status        the files below .latchfs
- *       report        what `status` and `capabilities` say
+ *       report, table  what they say
  *       node, handle  names that the kernel knows, and open files
  *
  *     lock/           locks
@@ -48,6 +48,7 @@
  *       etcd/evict    taking somebody's place away
  *       etcd/op, batch  one operation; many of them in one transaction
  *       etcd/names    lookup, listing, directories
+ *       etcd/survey   everything at once
  *       etcd/lease    the lease and its deadline
  *       etcd/leased   directories that go with it
  *       etcd/watch    the one watch

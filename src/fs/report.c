@@ -160,7 +160,8 @@ static const char capabilities[] = "flock\n"
 				   "queue\n"
 				   "break\n"
 				   "policies\n"
-				   "status\n";
+				   "status\n"
+				   "locks\n";
 
 char *report_capabilities(const struct fs *fs)
 {

@@ -12,17 +12,20 @@
 #include "fs/node.h"
 #include "fs/report.h"
 #include "fs/request.h"
+#include "fs/table.h"
 
 struct status_entry {
 	const char *name;
-	char *(*compose)(const struct fs *fs); /* NULL: the directory */
+	char *(*compose)(const struct fs *fs); /* what it says; or: */
+	request_fn *open;                      /* goes on with opening it */
 };
 
 static const struct status_entry directory = {.name = ".latchfs"};
 
 static const struct status_entry files[] = {
-	{"capabilities", report_capabilities},
-	{"status", report_status},
+	{.name = "capabilities", .compose = report_capabilities},
+	{.name = "locks", .open = table_open},
+	{.name = "status", .compose = report_status},
 };
 
 /* --- names --- */
@@ -108,6 +111,10 @@ void status_open(struct request *request, struct node *node, int flags)
 		return;
 	}
 	request->handle = handle_new(request, node, flags);
+	if (node->status->open) {
+		node->status->open(request);
+		return;
+	}
 	char *text = node->status->compose(request->fs);
 	handle_set_text(request->handle, text, strlen(text));
 	reply_open(request, request->handle);

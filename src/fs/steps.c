@@ -10,18 +10,22 @@
 #include "fs/node.h"
 #include "lock/lockspace.h"
 
-int check_permission(const struct request *request, const struct node *directory, int mask)
+int check_mode(const struct request *request, const struct store_directory *directory, int mask)
 {
-	const struct store_directory *d = &directory->directory;
-	unsigned int bits = d->mode & 7;
+	unsigned int bits = directory->mode & 7;
 
 	if (request->uid == 0)
 		return 0;
-	if (request->uid == d->uid)
-		bits = d->mode >> 6 & 7;
-	else if (request_in_group(request, d->gid))
-		bits = d->mode >> 3 & 7;
+	if (request->uid == directory->uid)
+		bits = directory->mode >> 6 & 7;
+	else if (request_in_group(request, directory->gid))
+		bits = directory->mode >> 3 & 7;
 	return (bits & (unsigned int)mask) == (unsigned int)mask ? 0 : -EACCES;
+}
+
+int check_permission(const struct request *request, const struct node *directory, int mask)
+{
+	return check_mode(request, &directory->directory, mask);
 }
 
 int check_owner(const struct request *request, const struct node *directory)

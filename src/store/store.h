@@ -152,6 +152,31 @@ struct store_status {
 	int64_t renewed_at, deadline;   /* on loop_clock() */
 };
 
+/* A place in a lock's queue, wherever that is. */
+struct store_survey_place {
+	char *path;
+	uint64_t token;
+	bool shared;
+	char *host, *command; /* NULL: another program's, and nothing below means anything */
+	pid_t pid;
+	uid_t uid;
+	int64_t since; /* seconds since 1970 */
+};
+
+struct store_survey_directory {
+	char *path;
+	struct store_directory directory;
+};
+
+/* All that a store has. */
+struct store_survey {
+	struct store_survey_place *places; /* by path, and those of a path by token */
+	size_t place_count;
+	/* By path; those that only exist because something is below them are not here. */
+	struct store_survey_directory *directories;
+	size_t directory_count;
+};
+
 /* An address of the store; the URL is borrowed. */
 struct store_endpoint {
 	const char *url;
@@ -190,6 +215,8 @@ typedef void store_list_fn(void *user, int result, const struct store_name *name
  * of which the last element is {"more":N} if N of them found no room.  Borrowed.
  */
 typedef void store_describe_fn(void *user, int result, const char *holder, const char *queue);
+/* survey: borrowed until the callback returns; NULL if result. */
+typedef void store_survey_fn(void *user, int result, const struct store_survey *survey);
 
 struct store_ops {
 	/*
@@ -251,6 +278,9 @@ struct store_ops {
 	void (*describe)(struct store *store, const char *path, size_t room, store_describe_fn *fn,
 		void *user);
 	void (*list)(struct store *store, const char *path, store_list_fn *fn, void *user);
+	/* Reads everything.  If that is very much it is read in parts, and so at several moments.
+	 */
+	void (*survey)(struct store *store, store_survey_fn *fn, void *user);
 	/* -EEXIST if there is a lock or a directory of that name.  of_session: it goes with the
 	 * session, whoever changes it meanwhile. */
 	void (*mkdir)(struct store *store, const char *path,

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 import support
+from etcdserver import encode
 from support import SOON, Stopwatch, wait_until
 from test_permissions import ALICE, BOB
 
-FILES = ["capabilities", "status"]
+FILES = ["capabilities", "locks", "status"]
 REFUSED = errno.EPERM, errno.EACCES
 
 
@@ -26,6 +27,12 @@ def text(mount, name):
 def status(mount):
     """The file `status`."""
     return json.loads(text(mount, "status"))
+
+
+def table(mount):
+    """The file `locks`: a dictionary for each line."""
+    lines = text(mount, "locks").splitlines()
+    return [dict(zip(lines[0].split(), line.split(), strict=True)) for line in lines[1:]]
 
 
 def await_state(mount, state):
@@ -104,6 +111,7 @@ def test_other_users_read_it(lab):
         for name in FILES:
             fd = who.open(mount / f".latchfs/{name}", os.O_RDONLY)
             assert who.read(fd, 1 << 20)
+            who.close(fd)
             assert who.error("open", mount / f".latchfs/{name}", os.O_RDWR) == errno.EACCES
         assert who.error("mkdir", mount / ".latchfs/d") in REFUSED
 
@@ -202,6 +210,136 @@ def test_capabilities(lab):
     assert all(word and word == "".join(word.split()) for word in words)
 
 
+# What `locks` says.
+
+
+@pytest.mark.core
+def test_locks_of_the_cluster(pair, agent):
+    """Every mount shows who holds and who waits, wherever that is, in the order of the queue."""
+    one, two, three, four = agent(), agent(), agent(), agent()
+    fd = one.take(pair.a / "x")
+    for number, who in enumerate((two, three)):
+        who.begin("take", pair.b / "x")
+        pair.await_queue("x", 2 + number)
+    os.mkdir(pair.a / "d")
+    four.take(pair.b / "d/s", fcntl.LOCK_SH)
+    agent().take(pair.a / "d/s", fcntl.LOCK_SH)
+    pair.await_queue("d/s", 2)
+    assert table(pair.a) == table(pair.b)
+    rows = table(pair.a)
+    assert [row["name"] for row in rows] == ["d/s", "d/s", "x", "x", "x"]
+    assert [row["mode"] for row in rows] == ["shared"] * 2 + ["exclusive"] * 3
+    assert [row["state"] for row in rows] == ["held"] * 3 + ["waiting"] * 2
+    assert [row["waiters"] for row in rows] == ["0", "0", "2", "2", "2"]
+    assert [row["host"] for row in rows] == ["host-b", "host-a", "host-a", "host-b", "host-b"]
+    assert [int(row["pid"]) for row in rows[2:]] == [one.pid, two.pid, three.pid]
+    assert {row["command"] for row in rows} == {"python3"} and {row["uid"] for row in rows} == {"0"}
+    record = pair.b.record("x")
+    assert rows[2]["token"] == record["token"] and rows[2]["since"] == record["since"]
+    tokens = [key.create_revision for key in pair.lab.keys("x")]
+    assert [int(row["token"]) for row in rows[2:]] == tokens
+    one.close(fd)
+    two.finish()
+    wait_until(lambda: [row["waiters"] for row in table(pair.a)] == ["0", "0", "1", "1"],
+               what="the next one holds")
+    assert int(table(pair.a)[2]["pid"]) == two.pid
+
+
+def test_shared_behind_exclusive_waits(pair, agent):
+    """Of a queue only the shared ones at its beginning hold."""
+    agent().take(pair.a / "x", fcntl.LOCK_SH)
+    for number, operation in enumerate((fcntl.LOCK_EX, fcntl.LOCK_SH)):
+        agent().begin("take", pair.b / "x", operation)
+        pair.await_queue("x", 2 + number)
+    assert [row["state"] for row in table(pair.a)] == ["held", "waiting", "waiting"]
+
+
+@pytest.mark.parametrize("name", ["two words", "tab\there", "line\nend", "back\\slash", "\u00e4\u00df",
+                                  "\udcff", "-", "\x7f\x01"])
+def test_any_name_is_one_column(lab, name):
+    """What separates columns is escaped, and can be had back."""
+    mount = lab.mount()
+    lab.agent().take(os.fsencode(mount / name))
+    data = Path(mount / ".latchfs/locks").read_bytes()
+    word = data.split(b"\n")[1].split(b"\t")[0]
+    assert not any(byte <= 32 or byte == 127 for byte in word)
+    assert support.unescape_mount(os.fsdecode(word)) == name
+
+
+def test_awk_can_read_it(lab):
+    """As the manual has it."""
+    mount = lab.mount()
+    lab.agent().take(mount / "two words")
+    program = '$3 == "held" { print $1, $5 }'
+    assert support.checked("awk", program, mount / ".latchfs/locks").startswith("two\\040words ")
+
+
+def test_foreign_keys(lab):
+    """Locks of other programs are shown, with nobody's name, and senseless keys hurt nobody."""
+    mount = lab.mount()
+    put = lab.etcd.put
+    put(lab.key("x") + "694d0", "not JSON")
+    put(lab.key("y") + "s-1", '{"v":1,"host":"a b\\n","pid":-5,"uid":"x","command":""}')
+    put(lab.key("z") + "a\0b", "")
+    for key in (f"{lab.prefix}/top", f"{lab.prefix}//", f"{lab.prefix}//a", lab.key("n\0") + "1"):
+        put(key, "")
+    put(lab.key("dir"), "damaged")
+    rows = table(mount)
+    assert [row["name"] for row in rows] == ["x", "y", "z"]
+    assert all(row["state"] == "held" for row in rows)
+    assert rows[0]["host"] == rows[0]["pid"] == rows[0]["since"] == "-"
+    assert rows[1]["host"] == "a\\040b?" and rows[1]["command"] == "-"
+    assert rows[1]["mode"] == "shared" and rows[0]["mode"] == "exclusive"
+
+
+def test_hidden_directories(lab):
+    """Nobody finds a name in the table who could not find it by listing directories."""
+    mount = lab.mount("allow_other")
+    root = lab.agent()
+    alice = lab.agent(user=ALICE, group=ALICE, extra_groups=[])
+    bob = lab.agent(user=BOB, group=BOB, extra_groups=[ALICE])
+    for name, mode in (("open", 0o755), ("hers", 0o700), ("group", 0o750), ("blind", 0o711)):
+        alice.mkdir(mount / name)
+        alice.mkdir(mount / f"{name}/below")
+        alice.take(mount / f"{name}/below/lock")
+        alice.chmod(mount / name, mode)
+
+    def seen(who):
+        fd = who.open(mount / ".latchfs/locks", os.O_RDONLY)
+        lines = who.read(fd, 1 << 20).decode().splitlines()[1:]
+        who.close(fd)
+        return [line.split("/")[0] for line in lines]
+
+    assert seen(root) == seen(alice) == ["blind", "group", "hers", "open"]
+    assert seen(bob) == ["group", "open"]
+
+
+def put_all(lab, names, value, at_once):
+    """A key of another program for each name."""
+    puts = [{"request_put": {"key": encode(lab.key(name) + "1"), "value": encode(value)}}
+            for name in names]
+    for start in range(0, len(puts), at_once):
+        lab.etcd.call("/v3/kv/txn", success=puts[start:start + at_once])
+
+
+def test_many_locks(lab):
+    """More than one request is answered with: all are there, once each, in order."""
+    mount = lab.mount()
+    names = [f"n{number:05}" for number in range(5400)]
+    put_all(lab, names, "", 100)
+    assert [row["name"] for row in table(mount)] == names
+
+
+def test_much_content(lab):
+    """Where the answer would be larger than one may be, it comes in smaller parts."""
+    mount = lab.mount().expect()
+    content = encode("x" * 65536)
+    put_all(lab, [f"n{number}" for number in range(400)],
+            json.dumps({"v": 1, "host": "h", "data": content}), 10)
+    rows = table(mount)
+    assert len(rows) == 400 and {row["host"] for row in rows} == {"h"}
+
+
 # While the store is away.
 
 
@@ -212,9 +350,11 @@ def test_readable_while_the_store_is_down(bare_lab, how):
     server = lab.own_etcd()
     mount = lab.mount("timeout=2").expect()
     assert status(mount)["state"] == "ok"
-    server.pause() if how == "stopped" else server.kill()
     who = lab.agent()
-    assert who.error("stat", mount / "x") == errno.EIO
+    server.pause() if how == "stopped" else server.kill()
+    watch = Stopwatch()
+    assert who.error("open", mount / ".latchfs/locks", os.O_RDONLY) == errno.EIO
+    assert watch.seconds < SOON
     await_state(mount, "unreachable")
     watch = Stopwatch()
     seen = status(mount)
@@ -227,6 +367,7 @@ def test_readable_while_the_store_is_down(bare_lab, how):
     assert seen["lease"]["state"] == "held"
     server.resume() if how == "stopped" else server.start()
     await_state(mount, "ok")
+    assert table(mount) == []
 
 
 def test_doubt_and_loss(bare_lab):

@@ -445,6 +445,7 @@ static const struct store_ops etcd_ops = {
 	.lookup = etcd_lookup,
 	.describe = etcd_describe,
 	.list = etcd_list,
+	.survey = etcd_survey,
 	.mkdir = etcd_mkdir,
 	.rmdir = etcd_rmdir,
 	.change = etcd_change,

@@ -179,6 +179,9 @@ void etcd_leased_end(struct etcd *etcd, bool lost);
 void etcd_status(const struct store *store, struct store_status *status);
 bool etcd_endpoint(const struct store *store, size_t number, struct store_endpoint *endpoint);
 
+/* survey.c */
+void etcd_survey(struct store *store, store_survey_fn *fn, void *user);
+
 /* evict.c */
 void etcd_evict(struct store *store, const char *path, uint64_t token, uid_t uid, store_done_fn *fn,
 	void *user);

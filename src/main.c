@@ -28,7 +28,7 @@
  *       keep          locks that need no open file (hold=process, hold=name)
  *       content, text what a lock file reads as
  *       status        the files below .latchfs
- *       report, table  what they say
+ *       report, table, metrics  what they say
  *       node, handle  names that the kernel knows, and open files
  *
  *     lock/           locks
@@ -37,7 +37,7 @@
  *       parts         tries, where some have only parts of a file; giving a part back
  *       contents      what holders write, and how much that may be
  *       waiters       who waits for what is being done anyway
- *       counts        how many locks there are
+ *       counts        how many locks there are, and what became of requests
  *       lock, view    one lock's queue, as a state machine without I/O
  *
  *     store/          where locks are kept
@@ -52,7 +52,7 @@
  *       etcd/lease    the lease and its deadline
  *       etcd/leased   directories that go with it
  *       etcd/watch    the one watch
- *       etcd/status   what it tells of itself
+ *       etcd/status, metrics  what it tells of itself
  *       etcd/client   calls: retries, authentication
  *       etcd/endpoints  which addresses answer
  *       etcd/wire, wire_parse, values, keys, json   what is written to etcd, and how it is read
@@ -62,7 +62,8 @@
  *       http          libcurl on the loop
  *       service       what systemd is told
  *
- *     base/           util, buffer, base64, files, json_text, log, memory, proc, ranges
+ *     base/           util, buffer, base64, files, json_text, log, memory, metrics, proc, ranges,
+ *                     usage
  *
  * A program that locks a file: fs/mount -> fs/locks -> lock/lockspace -> lock/lock, which asks for
  * a place -> store/etcd/places -> batch -> client -> http.  The answer comes back the same way, or,

@@ -28,6 +28,7 @@ struct http_pool {
 	struct http_request *requests;
 	struct http_request *spares; /* ended, and to be used again */
 	struct http_socket *sockets;
+	uint64_t opened; /* sockets, so far */
 	char *ca_file, *cert_file, *key_file;
 };
 
@@ -98,6 +99,7 @@ static curl_socket_t on_open(void *user, curlsocktype purpose, struct curl_socka
 		fd = -1;
 		errno = EMFILE;
 	}
+	request->pool->opened += fd >= 0;
 	if (fd < 0 && http_is_shortage(-errno))
 		request->shortage = -errno;
 	return fd < 0 ? CURL_SOCKET_BAD : fd;
@@ -400,6 +402,11 @@ static struct http_request *request_new(struct http_pool *pool)
 	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, request->reason);
 	set_tls(easy, pool);
 	return request;
+}
+
+uint64_t http_pool_opened(const struct http_pool *pool)
+{
+	return pool->opened;
 }
 
 struct http_request *http_start(struct http_pool *pool, const struct http_call *call)

@@ -68,6 +68,9 @@ struct http_pool *http_pool_new(struct loop *loop, const struct http_tls *tls, u
 /* Cancels what is in flight. */
 void http_pool_free(struct http_pool *pool);
 
+/* How many connections it has begun to open, so far. */
+uint64_t http_pool_opened(const struct http_pool *pool);
+
 /* Never fails at once: what goes wrong is told by on_done.  The request is borrowed: it is gone
  * after on_done or http_cancel. */
 struct http_request *http_start(struct http_pool *pool, const struct http_call *call);

@@ -161,7 +161,8 @@ static const char capabilities[] = "flock\n"
 				   "break\n"
 				   "policies\n"
 				   "status\n"
-				   "locks\n";
+				   "locks\n"
+				   "metrics\n";
 
 char *report_capabilities(const struct fs *fs)
 {

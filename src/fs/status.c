@@ -9,6 +9,7 @@
 #include "base/util.h"
 #include "fs/fs.h"
 #include "fs/handle.h"
+#include "fs/metrics.h"
 #include "fs/node.h"
 #include "fs/report.h"
 #include "fs/request.h"
@@ -25,6 +26,7 @@ static const struct status_entry directory = {.name = ".latchfs"};
 static const struct status_entry files[] = {
 	{.name = "capabilities", .compose = report_capabilities},
 	{.name = "locks", .open = table_open},
+	{.name = "metrics", .compose = metrics_text},
 	{.name = "status", .compose = report_status},
 };
 

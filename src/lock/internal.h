@@ -4,6 +4,7 @@
 
 #include <uthash.h>
 
+#include "base/metrics.h"
 #include "event/loop.h"
 #include "lock/lockspace.h"
 #include "lock/waiters.h"
@@ -41,10 +42,21 @@ struct holding {
 	uint64_t leave; /* its number */
 	bool counted;   /* in space->claims */
 
+	int64_t asked_at, granted_at; /* on loop_clock(); 0: not held */
+
 	struct waiter *released; /* wait for the place to be left */
 	struct waiter *parted;   /* wait for a part to be given back, by the record's version */
 	uint64_t writing;        /* the record's version that the store was given; 0 = none */
 	struct waiter *writers;
+};
+
+/* What has become of requests, so far. */
+enum { LOCK_FAILURES = 5 };
+struct lock_metrics {
+	uint64_t grants[2]; /* exclusive, shared */
+	uint64_t refused, interrupted, failures[LOCK_FAILURES];
+	uint64_t lost_with_lease, lost_alone;
+	struct histogram waits, holds;
 };
 
 struct lockspace {
@@ -67,6 +79,7 @@ struct lockspace {
 	size_t claims;  /* that are held, or waited for */
 	size_t content; /* bytes that the holders have written, all together */
 	int64_t claims_complained_at, content_complained_at;
+	struct lock_metrics metrics;
 };
 
 /* One name with something local going on: there is one while it has claims or is read. */
@@ -109,6 +122,11 @@ void rival_free(struct rival *rival);
 extern const struct store_events lockspace_events;
 /* The queue is to be read, once more if it is just being read. */
 void named_read_again(struct named_lock *named);
+
+/* counts.c: a request is answered; a lock that it held is given back, or is lost */
+void count_answer(struct holding *holding, int result);
+void count_release(struct holding *holding);
+void count_loss(struct holding *holding);
 
 /* lockspace.c */
 /* The waiters are told 0 in the next turn. */

@@ -124,6 +124,7 @@ static void op_leave(struct claim *claim)
 	struct store *store = holding->space->store;
 
 	uncount(holding);
+	count_release(holding);
 	if (!holding->writing)
 		lockspace_resize(holding, 0);
 	holding->leave = ++holding->space->leaves;
@@ -159,6 +160,7 @@ static void op_lost(struct claim *claim)
 	/* One whose grant is not delivered yet is simply answered otherwise. */
 	if (holding->answer_pending)
 		return;
+	count_loss(holding);
 	/* A lock that goes by its name is unlinked on any machine. */
 	if (holding->record.hold == STORE_HOLD_NAME && !holding->space->suspended)
 		log_info("lock %s (token %llu) was removed elsewhere", holding->named->path,
@@ -233,6 +235,7 @@ static void deliver(struct holding *holding)
 		named_settled(named);
 	}
 	holding->answer_pending = false;
+	count_answer(holding, result);
 	if (holding_may_be_freed(holding))
 		holding_free(holding);
 	/* May release it, and with that free it. */
@@ -333,6 +336,7 @@ static struct holding *holding_new(struct lockspace *space, const struct lockspa
 	struct holding *holding = xzalloc(sizeof(*holding));
 
 	holding->space = space;
+	holding->asked_at = loop_clock();
 	DL_APPEND2(space->all, holding, all_prev, all_next);
 	holding->on_taken = request->on_taken;
 	holding->on_lost = request->on_lost;

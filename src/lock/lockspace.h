@@ -15,6 +15,7 @@
 #include "lock/lock.h"
 #include "store/store.h"
 
+struct buffer;
 struct holding;
 struct lockspace;
 struct loop;
@@ -111,8 +112,12 @@ struct holding *lockspace_holding_of(struct store_place *place);
 struct lockspace_counts {
 	size_t held, waiting, lost, releasing; /* claims */
 	size_t content;                        /* bytes that holders have written */
+	size_t longest_queue;                  /* that wait for one lock, as far as is known here */
+	int64_t longest_hold, longest_wait;    /* so far, in milliseconds */
 };
 void lockspace_count(const struct lockspace *space, struct lockspace_counts *counts);
+/* Adds all there is to say of it, as base/metrics.h has it. */
+void lockspace_metrics(const struct lockspace *space, struct buffer *text);
 
 /* How many locks were given back so far. */
 uint64_t lockspace_leaves(const struct lockspace *space);

@@ -23,6 +23,7 @@
 
 #include "store/record.h"
 
+struct buffer;
 struct store;
 
 enum store_outcome {
@@ -300,6 +301,8 @@ struct store_ops {
 
 	/* What the store knows of itself, without asking. */
 	void (*status)(const struct store *store, struct store_status *status);
+	/* Adds what it has counted, as base/metrics.h has it. */
+	void (*metrics)(const struct store *store, struct buffer *text);
 	/* One of the addresses that it is asked at; false if there are no more than `number`. */
 	bool (*endpoint)(const struct store *store, size_t number, struct store_endpoint *endpoint);
 };

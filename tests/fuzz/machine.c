@@ -151,6 +151,11 @@ struct http_pool *http_pool_new(struct loop *loop, const struct http_tls *tls, u
 	return pool;
 }
 
+uint64_t http_pool_opened(const struct http_pool *pool)
+{
+	return 0;
+}
+
 /* Of descriptors there is no lack here. */
 bool http_is_shortage(int error)
 {

@@ -15,7 +15,7 @@ from etcdserver import encode
 from support import SOON, Stopwatch, wait_until
 from test_permissions import ALICE, BOB
 
-FILES = ["capabilities", "locks", "status"]
+FILES = ["capabilities", "locks", "metrics", "status"]
 REFUSED = errno.EPERM, errno.EACCES
 
 
@@ -254,8 +254,8 @@ def test_shared_behind_exclusive_waits(pair, agent):
     assert [row["state"] for row in table(pair.a)] == ["held", "waiting", "waiting"]
 
 
-@pytest.mark.parametrize("name", ["two words", "tab\there", "line\nend", "back\\slash", "\u00e4\u00df",
-                                  "\udcff", "-", "\x7f\x01"])
+@pytest.mark.parametrize("name", ["two words", "tab\there", "line\nend", "back\\slash", "\udcff",
+                                  "-", "\u00e4\u00df", "\x7f\x01"])
 def test_any_name_is_one_column(lab, name):
     """What separates columns is escaped, and can be had back."""
     mount = lab.mount()

@@ -175,6 +175,7 @@ static void pump(struct loop_task *task)
 	while (line->waiting && line->batches < line->width) {
 		struct etcd_batch *batch = gather(line);
 		line->batches++;
+		histogram_add(&line->sizes, &scale_sizes, (int64_t)batch->count);
 		batch->call = (struct etcd_call){.rpc = "/v3/kv/txn",
 			.compose = compose,
 			.max_answer = ETCD_LARGE_ANSWER,

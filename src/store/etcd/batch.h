@@ -14,6 +14,7 @@
 
 #include <stddef.h>
 
+#include "base/metrics.h"
 #include "store/etcd/client.h"
 
 struct etcd;
@@ -25,6 +26,7 @@ struct etcd_line {
 	enum etcd_lane lane;
 	struct etcd_op *waiting;
 	unsigned int batches, width; /* under way, and how many may be */
+	struct histogram sizes;      /* of those so far, in operations */
 	struct loop_task task;
 };
 

@@ -32,6 +32,8 @@ struct lane {
 	unsigned int in_flight, width;
 	int64_t widen_at;       /* if it is narrow */
 	unsigned int shortages; /* since the last answer */
+	struct histogram answers;
+	uint64_t failures;
 };
 
 struct etcd_client {
@@ -41,6 +43,7 @@ struct etcd_client {
 	struct lane lanes[ETCD_LANES];
 	struct http_pool *stream_pool;
 	bool reachable;
+	uint64_t outages;
 	char last_error[REASON_SIZE];
 	const struct etcd_client_events *events;
 	void *user_data;
@@ -78,6 +81,7 @@ static void set_reachable(struct etcd_client *client, bool reachable)
 		log_warning("etcd answers again (%s)", etcd_client_endpoint(client));
 	else
 		log_warning("etcd does not answer: %s", client->last_error);
+	client->outages += !reachable;
 	client->events->reachable(client->user_data, reachable);
 }
 
@@ -308,12 +312,23 @@ static void handle_answer(struct etcd_call *call, const char *body, size_t size)
 	repeat(call);
 }
 
+static void count_result(const struct etcd_call *call, const struct http_result *result)
+{
+	struct lane *lane = &call->client->lanes[call->lane];
+
+	if (!result->error)
+		histogram_add(&lane->answers, &scale_latency, loop_clock() - call->sent_at);
+	else if (!http_is_shortage(result->error))
+		lane->failures++;
+}
+
 static void on_http_done(void *user, const struct http_result *result)
 {
 	struct etcd_call *call = user;
 	struct etcd_client *client = call->client;
 
 	call->request = NULL;
+	count_result(call, result);
 	if (result->error == -EFBIG) {
 		copy_string(client->last_error, sizeof(client->last_error), result->reason);
 		complain(client, "etcd's answer can't be read", result->reason);
@@ -515,6 +530,27 @@ void etcd_call_cancel(struct etcd_call *call)
 bool etcd_call_active(const struct etcd_call *call)
 {
 	return call->state != ETCD_CALL_IDLE;
+}
+
+void etcd_client_lane(
+	const struct etcd_client *client, enum etcd_lane lane, struct etcd_lane_metrics *metrics)
+{
+	const struct lane *l = &client->lanes[lane];
+
+	*metrics = (struct etcd_lane_metrics){.answers = l->answers,
+		.failures = l->failures,
+		.connections = http_pool_opened(l->pool),
+		.in_flight = l->in_flight};
+}
+
+uint64_t etcd_client_stream_connections(const struct etcd_client *client)
+{
+	return http_pool_opened(client->stream_pool);
+}
+
+uint64_t etcd_client_outages(const struct etcd_client *client)
+{
+	return client->outages;
 }
 
 const struct etcd_endpoints *etcd_client_endpoints(const struct etcd_client *client)

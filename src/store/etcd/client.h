@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/metrics.h"
 #include "event/loop.h"
 
 struct etcd_client;
@@ -104,6 +105,19 @@ bool etcd_call_active(const struct etcd_call *call);
 /* False while every endpoint has been silent, or has failed for a second, since it last answered.
  */
 bool etcd_client_reachable(const struct etcd_client *client);
+/* What was counted of a lane, and what is just now. */
+struct etcd_lane_metrics {
+	struct histogram answers; /* of requests, in milliseconds */
+	uint64_t failures;        /* requests that were not answered */
+	uint64_t connections;     /* opened so far */
+	size_t in_flight;
+};
+void etcd_client_lane(
+	const struct etcd_client *client, enum etcd_lane lane, struct etcd_lane_metrics *metrics);
+/* Of the pool for streams: connections opened so far. */
+uint64_t etcd_client_stream_connections(const struct etcd_client *client);
+/* How often the cluster has stopped to answer. */
+uint64_t etcd_client_outages(const struct etcd_client *client);
 const struct etcd_endpoints *etcd_client_endpoints(const struct etcd_client *client);
 /* In words, what the last failed attempt said. */
 const char *etcd_client_last_error(const struct etcd_client *client);

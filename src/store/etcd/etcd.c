@@ -453,6 +453,7 @@ static const struct store_ops etcd_ops = {
 	.session = etcd_session,
 	.reason = etcd_reason,
 	.status = etcd_status,
+	.metrics = etcd_metrics,
 	.endpoint = etcd_endpoint,
 };
 

@@ -177,6 +177,7 @@ void etcd_leased_end(struct etcd *etcd, bool lost);
 
 /* status.c */
 void etcd_status(const struct store *store, struct store_status *status);
+void etcd_metrics(const struct store *store, struct buffer *text);
 bool etcd_endpoint(const struct store *store, size_t number, struct store_endpoint *endpoint);
 
 /* survey.c */

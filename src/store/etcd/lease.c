@@ -21,10 +21,20 @@ enum {
 static void grant(struct etcd_lease *lease, int64_t deadline);
 static void revoke_lost(struct etcd_lease *lease);
 
+static void count_doubt(struct etcd_lease *lease, enum store_session state)
+{
+	struct etcd_lease_metrics *metrics = &lease->metrics;
+
+	if (metrics->doubtful_from)
+		metrics->doubtful += loop_clock() - metrics->doubtful_from;
+	metrics->doubtful_from = state == STORE_SESSION_DOUBTFUL ? loop_clock() : 0;
+}
+
 static void set_state(struct etcd_lease *lease, enum store_session state)
 {
 	if (lease->state == state)
 		return;
+	count_doubt(lease, state);
 	lease->state = state;
 	lease->on_state(lease, state);
 }
@@ -63,9 +73,15 @@ static void renewed(struct etcd_lease *lease, int64_t sent_at, int64_t ttl_secon
 	loop_timer_arm(lease->loop, &lease->renew_timer, sent_at + lease->ttl / RENEWALS_PER_TTL);
 }
 
-static void lost(struct etcd_lease *lease, const char *why)
+static void lost(struct etcd_lease *lease, enum etcd_loss cause)
 {
-	log_warning("lease %" PRIx64 " lost: %s", lease->id, why);
+	static const char *const why[ETCD_LOSSES] = {
+		[ETCD_LOSS_DEADLINE] = "it could not be renewed in time",
+		[ETCD_LOSS_GONE] = "etcd does not know it any more",
+		[ETCD_LOSS_DROPPED] = "etcd contradicts what it said when it granted it"};
+
+	log_warning("lease %" PRIx64 " lost: %s", lease->id, why[cause]);
+	lease->metrics.losses[cause]++;
 	disarm(lease);
 	lease->revoking = lease->id;
 	lease->id = 0;
@@ -77,7 +93,7 @@ static void lost(struct etcd_lease *lease, const char *why)
 void etcd_lease_gone(struct etcd_lease *lease)
 {
 	if (lease->id)
-		lost(lease, "etcd does not know it any more");
+		lost(lease, ETCD_LOSS_GONE);
 }
 
 void etcd_lease_drop(struct etcd_lease *lease)
@@ -90,8 +106,7 @@ static void on_deadline(struct loop_timer *timer)
 {
 	struct etcd_lease *lease = container_of(timer, struct etcd_lease, deadline_timer);
 
-	lost(lease, lease->dropped ? "etcd contradicts what it said when it granted it"
-				   : "it could not be renewed in time");
+	lost(lease, lease->dropped ? ETCD_LOSS_DROPPED : ETCD_LOSS_DEADLINE);
 }
 
 static void on_doubt(struct loop_timer *timer)
@@ -122,9 +137,11 @@ static void on_renewed(struct etcd_call *call, int result)
 		return;
 	}
 	/* Of a failure the timer takes care.  One that was sent earlier may be answered later. */
+	lease->metrics.failures += result != 0;
 	if (result || call->sent_at <= lease->renewed_at)
 		return;
 	renewed(lease, call->sent_at, renewal->answer.ttl);
+	lease->metrics.renewals++;
 	lease->losses = 0;
 	if (lease->state == STORE_SESSION_DOUBTFUL)
 		log_warning("lease %" PRIx64 " is renewed again", lease->id);
@@ -218,6 +235,7 @@ static void on_granted(struct etcd_call *call, int result)
 	lease->id = answer->id;
 	lease->granted_revision = answer->revision;
 	lease->dropped = false;
+	lease->metrics.grants++;
 	renewed(lease, call->sent_at, answer->ttl);
 	log_info("lease %" PRIx64 " granted for %" PRId64 " s", lease->id, lease->ttl / 1000);
 	set_state(lease, STORE_SESSION_HELD);

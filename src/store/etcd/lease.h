@@ -36,6 +36,21 @@ struct etcd_renewal {
 
 enum { ETCD_RENEWALS = 5 };
 
+enum etcd_loss {
+	ETCD_LOSS_DEADLINE, /* it could not be renewed in time */
+	ETCD_LOSS_GONE,     /* etcd does not know it any more */
+	ETCD_LOSS_DROPPED,  /* etcd contradicted itself */
+	ETCD_LOSSES,
+};
+
+/* What was counted of leases. */
+struct etcd_lease_metrics {
+	uint64_t grants, renewals, failures; /* failures of renewals */
+	uint64_t losses[ETCD_LOSSES];
+	int64_t doubtful;      /* milliseconds in doubt, which are over */
+	int64_t doubtful_from; /* on loop_clock(); 0: not in doubt */
+};
+
 struct etcd_lease {
 	/* To be read by the owner. */
 	uint64_t id; /* 0 while there is none */
@@ -57,6 +72,7 @@ struct etcd_lease {
 	struct etcd_call call;    /* whatever else is asked */
 	struct wire_lease answer; /* to it */
 	struct loop_timer renew_timer, doubt_timer, deadline_timer, retry_timer;
+	struct etcd_lease_metrics metrics;
 	etcd_lease_fn *on_state;
 	etcd_lease_done_fn *on_done; /* of the start or stop under way */
 };

@@ -316,3 +316,19 @@ def test_default_prefix_and_plain_keys(bare_lab):
     listing = server.etcdctl("get", "--prefix", "--keys-only", "/latchfs/z/")
     assert listing.split()[0].startswith("/latchfs/z/")
     assert Path(mount / "z").read_text(encoding="utf-8").startswith("token=")
+
+
+@pytest.mark.parametrize("name", ["back\\slash", "a\\0b", "\\", "\\\\", "d\\/x"])
+def test_names_with_backslashes(pair, agent, name):
+    """Who waits for one hears at once that it was given back, who holds one that it was lost."""
+    pair.b.expect()
+    one, two = agent(), agent()
+    if "/" in name:
+        os.mkdir(pair.a / "d\\")
+    fd = one.take(pair.a / name)
+    two.begin("take", pair.b / name)
+    pair.await_queue(name, 2)
+    one.close(fd)
+    held = two.finish(SOON)
+    pair.lab.etcd.delete(pair.lab.keys(name)[0].name)
+    wait_until(lambda: two.error("pread", held, 10, 0) == errno.EIO, SOON, "it is lost")

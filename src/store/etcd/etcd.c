@@ -143,12 +143,42 @@ static void delete_orphan(struct etcd *etcd, const char *path, const char *id)
 	etcd_op_send_timed(op, &txn, ETCD_BATCH_ANY);
 }
 
+/* Backslashes stand twice in what key_below gives, and a NUL as \0, which is in no path. */
+static bool unescape(char *text)
+{
+	char *to = text;
+
+	for (; *text; text++) {
+		if (*text == '\\' && *++text != '\\')
+			return false;
+		*to++ = *text;
+	}
+	*to = '\0';
+	return true;
+}
+
+/*
+ * What a key is below the prefix: the path of a lock, with *id set, or else of a directory with a
+ * slash behind it.  NULL if it is neither.  The caller frees it.
+ */
+static char *split_key(struct etcd *etcd, const char *key, size_t size, char **id)
+{
+	char *below = key_below(etcd->prefix, "", key, size);
+
+	*id = below ? key_split_place(below) : NULL;
+	if (below && unescape(below))
+		return below;
+	free(below);
+	*id = NULL;
+	return NULL;
+}
+
 static void check_key(struct etcd *etcd, const struct wire_kv *kv)
 {
 	struct store_place *place;
 	uint64_t sequence;
-	cleanup(free_ptr) char *below = key_below(etcd->prefix, "", kv->key, kv->key_size);
-	char *id = below ? key_split_place(below) : NULL;
+	char *id;
+	cleanup(free_ptr) char *below = split_key(etcd, kv->key, kv->key_size, &id);
 
 	if (!id) {
 		etcd_leased_seen(etcd, below);
@@ -244,8 +274,8 @@ static void on_deleted(struct etcd_watch *watch, const char *key, size_t size, u
 {
 	struct etcd *etcd = container_of(watch, struct etcd, watch);
 	struct store_place *place;
-	cleanup(free_ptr) char *below = key_below(etcd->prefix, "", key, size);
-	char *id = below ? key_split_place(below) : NULL;
+	char *id;
+	cleanup(free_ptr) char *below = split_key(etcd, key, size, &id);
 
 	if (!id) {
 		if (etcd_leased_deleted(etcd, below, revision))

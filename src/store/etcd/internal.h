@@ -165,7 +165,7 @@ void etcd_leased_add(struct etcd *etcd, const char *path, uint64_t revision);
 void etcd_leased_removing(struct etcd *etcd, const char *path);
 void etcd_leased_removed(struct etcd *etcd, const char *path, int result);
 /*
- * A key was deleted, which may be that of a directory; below: as key_below gives it for the root.
+ * A key was deleted, which may be that of a directory; below: its path below the prefix.
  * True if it may have gone with the lease: the keys of that are to be read.
  */
 bool etcd_leased_deleted(struct etcd *etcd, const char *below, uint64_t revision);

@@ -51,6 +51,8 @@ struct fs {
 	struct keep *keeps;       /* locks that need no open file */
 	struct hold *signals;     /* lost: their holders are to be signalled */
 	struct loop_task signal_task;
+	/* To open `locks`: what the survey under way is for, and those that want a later one. */
+	struct request *surveyed, *unsurveyed;
 	struct timespec started; /* by the calendar, and on loop_clock() */
 	int64_t started_at;
 	struct look looks[LOOKS]; /* by thread */

@@ -56,8 +56,9 @@ struct request {
 	unsigned int
 		parts; /* locks, or parts of them, that are being given back before it goes on */
 	bool retry;    /* another request of the handle got the lock: look again */
-	struct request *pending_prev, *pending_next; /* in handle->pending */
-	struct request *fcntl_prev, *fcntl_next;     /* in node->pending */
+	/* In handle->pending, or in fs->surveyed or unsurveyed. */
+	struct request *pending_prev, *pending_next;
+	struct request *fcntl_prev, *fcntl_next; /* in node->pending */
 
 	void (*on_interrupt)(struct request *request);
 	struct request *prev, *next_request; /* in fs->requests */

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include <utlist.h>
 
 #include "base/buffer.h"
 #include "base/util.h"
@@ -135,10 +136,10 @@ static char *compose(struct request *request, const struct store_survey *survey)
 	return buffer_take(&text);
 }
 
-static void on_surveyed(void *user, int result, const struct store_survey *survey)
-{
-	struct request *request = user;
+/* --- asking --- */
 
+static void answer(struct request *request, int result, const struct store_survey *survey)
+{
 	if (result) {
 		handle_free(take(request->handle));
 		reply_error(request, result);
@@ -149,9 +150,35 @@ static void on_surveyed(void *user, int result, const struct store_survey *surve
 	reply_open(request, request->handle);
 }
 
+static void begin(struct fs *fs);
+
+static void on_surveyed(void *user, int result, const struct store_survey *survey)
+{
+	struct fs *fs = user;
+
+	while (fs->surveyed) {
+		struct request *request = fs->surveyed;
+		DL_DELETE2(fs->surveyed, request, pending_prev, pending_next);
+		answer(request, result, survey);
+	}
+	begin(fs);
+}
+
+/* One at a time, however many ask: it is the largest of questions, and everybody may ask it. */
+static void begin(struct fs *fs)
+{
+	struct store *store = fs->store;
+
+	fs->surveyed = take(fs->unsurveyed);
+	if (fs->surveyed)
+		store->ops->survey(store, on_surveyed, fs);
+}
+
 void table_open(struct request *request)
 {
-	struct store *store = request->fs->store;
+	struct fs *fs = request->fs;
 
-	store->ops->survey(store, on_surveyed, request);
+	DL_APPEND2(fs->unsurveyed, request, pending_prev, pending_next);
+	if (!fs->surveyed)
+		begin(fs);
 }

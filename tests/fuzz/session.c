@@ -6,7 +6,8 @@
  *     l M N     ask for lock N in the mode M: x or s to wait for it, X or S to try
  *     q I       user I gives it back, or gives up waiting
  *     k I, v I  user I has it confirmed; writes its record
- *     n O N     look up, describe, list, make, remove or change N: O is l, d, s, m, r, c
+ *     n O N     look up, describe, list, make, remove or change N: O is l, d, s, m, r, c;
+ *               or, with a, read everything
  *     a I BODY  request I is answered so
  *     h I SSS BODY, f I E   and so with the status SSS; fails with the error E
  *     w BODY    a line of the watch; W E: it ends
@@ -177,6 +178,20 @@ static void on_listed(void *data, int result, const struct store_name *names, si
 	on_done(data, result);
 }
 
+/* Sorted, and nothing in it that can't be a path. */
+static void on_surveyed(void *data, int result, const struct store_survey *survey)
+{
+	for (size_t i = 0; !result && i < survey->place_count; i++) {
+		const struct store_survey_place *place = &survey->places[i];
+		int order = i ? strcmp(place[-1].path, place->path) : -1;
+		require(*place->path && !place->host == !place->command);
+		require(order < 0 || (!order && place[-1].token <= place->token));
+	}
+	for (size_t i = 1; !result && i < survey->directory_count; i++)
+		require(strcmp(survey->directories[i - 1].path, survey->directories[i].path) <= 0);
+	on_done(data, result);
+}
+
 static void ask_name(struct world *world, char how, const char *path)
 {
 	const struct store_ops *ops = world->store->ops;
@@ -193,6 +208,9 @@ static void ask_name(struct world *world, char how, const char *path)
 		break;
 	case 's':
 		ops->list(store, path, on_listed, world);
+		break;
+	case 'a':
+		ops->survey(store, on_surveyed, world);
 		break;
 	case 'm':
 		ops->mkdir(store, path, &directory, false, on_done, world);

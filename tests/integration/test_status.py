@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -338,6 +339,25 @@ def test_much_content(lab):
             json.dumps({"v": 1, "host": "h", "data": content}), 10)
     rows = table(mount)
     assert len(rows) == 400 and {row["host"] for row in rows} == {"h"}
+
+
+def test_many_who_ask_at_once(bare_lab):
+    """Whoever comes while the store is being asked is served by the next answer, all by one."""
+    lab = bare_lab
+    server = lab.own_etcd()
+    mount = lab.mount("timeout=20").expect()
+    lab.agent().take(mount / "x")
+    sent = re.compile(r'^latchfs_store_batch_operations_count\{lane="names"\} (\d+)$', re.M)
+    before = int(sent.search(text(mount, "metrics")).group(1))
+    server.pause()
+    agents = [lab.agent() for _ in range(10)]
+    for who in agents:
+        who.begin("open", mount / ".latchfs/locks", os.O_RDONLY)
+    wait_until(lambda: status(mount)["counts"]["requests"] == 10, what="all have asked")
+    server.resume()
+    for who in agents:
+        assert b"\nx\t" in who.read(who.finish(), 1000)
+    assert int(sent.search(text(mount, "metrics")).group(1)) - before <= 2
 
 
 # While the store is away.

@@ -6,6 +6,7 @@
  * callbacks.
  *
  *     main.c          wiring: start, background, signals, the end
+ *     commands        what it does besides mounting: status
  *     options         the command line and the environment
  *     helper          the command line as mount(8) writes it
  *     source          which etcd, and where in it: the addresses and the prefix
@@ -82,6 +83,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/util.h"
+#include "commands.h"
 #include "event/loop.h"
 #include "event/service.h"
 #include "fs/mount.h"
@@ -376,6 +378,8 @@ int main(int argc, char **argv)
 
 	open_standard_streams();
 	setvbuf(stderr, NULL, _IOLBF, 0);
+	if (command_run(argc, argv, &status))
+		return fflush(stdout) == 0 ? status : EXIT_FAILURE;
 	if (parse_options(&program.options, argc, argv) < 0)
 		status = EXIT_FAILURE;
 	else if (program.options.show_help)

@@ -523,8 +523,10 @@ void options_fini(struct options *options)
 void options_print_help(void)
 {
 	fputs("usage: latchfs [-o opt,...] [-f] [-d] SOURCE MOUNTPOINT\n"
+	      "       latchfs status [--json] MOUNTPOINT\n"
 	      "\n"
 	      "Mounts a directory in which every file is a lock, shared by all who mount SOURCE.\n"
+	      "With `status` it says how a mount is.\n"
 	      "\n"
 	      "SOURCE is http://HOST:PORT[,...][/PREFIX] or https://..., of an etcd cluster;\n"
 	      "the prefix of its keys is /latchfs if none is given.\n"

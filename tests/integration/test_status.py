@@ -275,6 +275,19 @@ def test_awk_can_read_it(lab):
     assert support.checked("awk", program, mount / ".latchfs/locks").startswith("two\\040words ")
 
 
+@pytest.mark.parametrize("command", [
+    'cat "$1"', 'cp "$1" "$2" && cat "$2"', 'head -n 1000 "$1"', 'tail -n 1000 "$1"',
+    'grep "" "$1"', 'sed "" "$1"', 'dd if="$1" bs=5 status=none', 'sort -s -k 999 "$1"',
+    'cat <"$1"', 'while read -r line; do printf "%s\\n" "$line"; done <"$1"'])
+def test_usual_programs_can_read_it(lab, command):
+    """Although its size is not known before."""
+    mount = lab.mount()
+    for name in ("locks", "capabilities"):
+        path = mount / f".latchfs/{name}"
+        out = support.checked("sh", "-c", command, "sh", path, lab.base / "copy")
+        assert out == text(mount, name)
+
+
 def test_foreign_keys(lab):
     """Locks of other programs are shown, with nobody's name, and senseless keys hurt nobody."""
     mount = lab.mount()

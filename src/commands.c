@@ -148,7 +148,7 @@ static void print_page(const char *mount, const char *json, const char *state)
 
 /* --- who holds what others wait for --- */
 
-enum { COLUMNS = 10 };
+enum { COLUMNS = 10 }; /* and more, of no interest */
 enum { NAME, MODE, STATE, HOST, PID, UID, COMMAND, SINCE, TOKEN, WAITERS };
 
 /* Takes a line apart; false if it is not one of the table. */

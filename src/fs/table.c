@@ -8,12 +8,14 @@
 #include <utlist.h>
 
 #include "base/buffer.h"
+#include "base/ranges.h"
 #include "base/util.h"
 #include "fs/fs.h"
 #include "fs/handle.h"
 #include "fs/steps.h"
 
-static const char header[] = "name\tmode\tstate\thost\tpid\tuid\tcommand\tsince\ttoken\twaiters\n";
+static const char header[] =
+	"name\tmode\tstate\thost\tpid\tuid\tcommand\tsince\ttoken\twaiters\tranges\n";
 
 /* --- what the caller may see --- */
 
@@ -95,26 +97,76 @@ static void add_who(struct buffer *text, const struct store_survey_place *place)
 	buffer_addf(text, "%s\t", since);
 }
 
-/* The first holds its lock, and if it is shared those do that follow and are shared too. */
-static size_t count_holders(const struct store_survey_place *queue, size_t count)
-{
-	size_t holders = 1;
+/* What has come before a place in its queue. */
+struct before {
+	bool any, exclusive; /* at least in part */
+	bool any_whole, exclusive_whole;
+	struct ranges parts, exclusive_parts; /* all of them as if they were exclusive */
+};
 
-	while (queue[0].shared && holders < count && queue[holders].shared)
-		holders++;
-	return holders;
+static bool is_barred(const struct before *before, const struct store_survey_place *place)
+{
+	if (!place->ranges.count)
+		return place->shared ? before->exclusive : before->any;
+	if (before->exclusive_whole || (before->any_whole && !place->shared))
+		return true;
+	for (size_t i = 0; i < place->ranges.count; i++) {
+		struct range range = place->ranges.list[i];
+		if (ranges_find_conflict(
+			    range.exclusive ? &before->parts : &before->exclusive_parts, range))
+			return true;
+	}
+	return false;
+}
+
+static void add_place(struct before *before, const struct store_survey_place *place)
+{
+	bool is_whole = !place->ranges.count;
+
+	before->any = true;
+	before->exclusive = before->exclusive || !place->shared;
+	before->any_whole = before->any_whole || is_whole;
+	before->exclusive_whole = before->exclusive_whole || (is_whole && !place->shared);
+	for (size_t i = 0; i < place->ranges.count; i++) {
+		struct range range = place->ranges.list[i];
+		if (range.exclusive)
+			ranges_set(&before->exclusive_parts, range);
+		range.exclusive = true;
+		ranges_set(&before->parts, range);
+	}
+}
+
+/* Whoever has somebody in his way who came before waits.  Returns how many do. */
+static size_t find_waiting(const struct store_survey_place *queue, size_t count, bool *waits)
+{
+	struct before before = {0};
+	size_t waiting = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		waits[i] = is_barred(&before, &queue[i]);
+		waiting += waits[i];
+		add_place(&before, &queue[i]);
+	}
+	ranges_fini(&before.parts);
+	ranges_fini(&before.exclusive_parts);
+	return waiting;
 }
 
 static void add_queue(struct buffer *text, const struct store_survey_place *queue, size_t count)
 {
-	size_t holders = count_holders(queue, count);
+	cleanup(free_ptr) bool *waits = xzalloc(count * sizeof(waits[0]));
+	size_t waiting = find_waiting(queue, count, waits);
 
 	for (size_t i = 0; i < count; i++) {
+		const struct ranges *ranges = &queue[i].ranges;
+		bool is_part = ranges->count && !ranges_are_one(ranges, 0, RANGE_END);
+		cleanup(free_ptr) char *part = is_part ? ranges_print(ranges) : NULL;
 		add_word(text, queue[i].path);
 		add_word(text, queue[i].shared ? "shared" : "exclusive");
-		add_word(text, i < holders ? "held" : "waiting");
+		add_word(text, waits[i] ? "waiting" : "held");
 		add_who(text, &queue[i]);
-		buffer_addf(text, "%" PRIu64 "\t%zu\n", queue[i].token, count - holders);
+		buffer_addf(
+			text, "%" PRIu64 "\t%zu\t%s\n", queue[i].token, waiting, part ? part : "-");
 	}
 }
 

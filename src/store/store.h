@@ -158,6 +158,7 @@ struct store_survey_place {
 	char *path;
 	uint64_t token;
 	bool shared;
+	struct ranges ranges; /* what it has of the file; none: all of it */
 	char *host, *command; /* NULL: another program's, and nothing below means anything */
 	pid_t pid;
 	uid_t uid;

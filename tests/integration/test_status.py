@@ -14,6 +14,7 @@ import pytest
 import support
 from etcdserver import encode
 from support import SOON, Stopwatch, wait_until
+from test_fcntl import F_OFD_SETLK
 from test_permissions import ALICE, BOB
 
 FILES = ["capabilities", "locks", "metrics", "status"]
@@ -253,6 +254,34 @@ def test_shared_behind_exclusive_waits(pair, agent):
         agent().begin("take", pair.b / "x", operation)
         pair.await_queue("x", 2 + number)
     assert [row["state"] for row in table(pair.a)] == ["held", "waiting", "waiting"]
+
+
+def test_byte_ranges(pair, agent):
+    """Parts of a file are held side by side; who wants it all waits, and so do others behind him."""
+    one, two, three, four = agent(), agent(), agent(), agent()
+    fds = []
+    for number, (who, mount) in enumerate(((one, pair.a), (two, pair.b))):
+        fds.append(who.open(mount / "x", os.O_RDWR | os.O_CREAT))
+        who.control(fds[-1], fcntl.F_SETLK, fcntl.F_WRLCK, 10 * number, 10)
+        pair.await_queue("x", number + 1)
+    shared = one.open(pair.a / "x", os.O_RDWR)
+    one.control(shared, F_OFD_SETLK, fcntl.F_RDLCK, 100, 0)
+    pair.await_queue("x", 3)
+    rows = table(pair.b)
+    assert [row["ranges"] for row in rows] == ["w0-9", "w10-19", "r100-"]
+    assert [row["mode"] for row in rows] == ["exclusive", "exclusive", "shared"]
+    assert {row["state"] for row in rows} == {"held"} and rows[0]["waiters"] == "0"
+    three.begin("take", pair.a / "x").await_waiting()
+    pair.await_queue("x", 4)
+    assert [row["state"] for row in table(pair.b)] == ["held"] * 3 + ["waiting"]
+    assert {row["waiters"] for row in table(pair.a)} == {"1"}
+    assert table(pair.a)[3]["ranges"] == "-"
+    four.begin("control", four.open(pair.b / "x", os.O_RDWR), fcntl.F_SETLKW, fcntl.F_WRLCK, 0, 5)
+    four.await_waiting("fcntl")  # in nobody's queue
+    wait_until(lambda: status(pair.b)["counts"]["waiting"] == 1, what="it is counted")
+    one.control(fds[0], fcntl.F_SETLK, fcntl.F_UNLCK, 2, 3)
+    wait_until(lambda: table(pair.b)[0]["ranges"] == "w0-1,w5-9", what="less is held")
+    assert {row["name"] for row in table(pair.b)} == {"x"}
 
 
 @pytest.mark.parametrize("name", ["two words", "tab\there", "line\nend", "back\\slash", "\udcff",

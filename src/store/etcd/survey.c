@@ -27,6 +27,7 @@ struct survey {
 static void survey_free(struct survey *survey)
 {
 	for (size_t i = 0; i < survey->found.place_count; i++) {
+		ranges_fini(&survey->found.places[i].ranges);
 		free(survey->found.places[i].path);
 		free(survey->found.places[i].host);
 		free(survey->found.places[i].command);
@@ -55,15 +56,17 @@ static void add_place(struct survey *survey, char *path, const char *id, const s
 
 	found->places = grow(found->places, found->place_count, &survey->places_capacity,
 		sizeof(found->places[0]));
-	value_parse_record(kv->value, &record);
+	bool shared = value_parse_place(id, kv->value, &record);
 	found->places[found->place_count++] = (struct store_survey_place){.path = path,
 		.token = kv->created,
-		.shared = key_id_is_shared(id),
+		.shared = shared,
+		.ranges = record.ranges,
 		.host = record.known ? xstrdup(record.host) : NULL,
 		.command = record.known ? xstrdup(record.command) : NULL,
 		.pid = record.pid,
 		.uid = record.uid,
 		.since = record.since};
+	record.ranges = (struct ranges){0}; /* taken over */
 	record_fini(&record);
 }
 
@@ -97,7 +100,7 @@ static void add_key(struct etcd_op *op, struct survey *survey, const struct wire
 	char *path = xasprintf("%.*s", (int)length, below);
 	if (is_directory) {
 		add_directory(survey, path, kv);
-	} else if (etcd_is_left_over(op->etcd, path, id, kv)) {
+	} else if (key_noticed(path) || etcd_is_left_over(op->etcd, path, id, kv)) {
 		free(path);
 	} else {
 		add_place(survey, path, id, kv);

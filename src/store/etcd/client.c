@@ -373,10 +373,8 @@ static void send_call(struct etcd_call *call)
 		call->body = call->compose(call);
 	}
 	/* A call's first attempts go round the endpoints. */
-	if (call->attempts || !call->begin_at)
-		call->endpoint = etcd_endpoints_next(
-			&client->endpoints, call->endpoint, call->attempts);
-	else
+	call->endpoint = etcd_endpoints_next(&client->endpoints, call->endpoint, call->attempts);
+	if (!call->attempts && call->begin_at)
 		call->endpoint = (call->begin_at - 1) % client->endpoints.count;
 	cleanup(free_ptr) char *url =
 		xasprintf("%s%s", client->endpoints.list[call->endpoint].url, call->rpc);

@@ -71,21 +71,24 @@ static void describe(struct request *request)
 	store->ops->describe(store, request->path, XATTR_SIZE_MAX, on_described, request);
 }
 
+static bool is_of_queue(const char *name)
+{
+	return strcmp(name, holder_name) == 0 || strcmp(name, queue_name) == 0;
+}
+
 void fs_getxattr(struct request *request, struct node *node, const char *name, size_t size)
 {
 	request->node = node;
 	request->size = size;
 	request->path = xstrdup(node->path);
 	request->data = xstrdup(name);
-	if (node->status)
+	bool is_known = node->is_directory ? policy_of(name) != NULL : is_of_queue(name);
+	if (node->status || !is_known)
 		reply_error(request, -ENODATA);
-	else if (node->is_directory && policy_of(name))
+	else if (node->is_directory)
 		step_permitted(request, 0, get_policy);
-	else if (!node->is_directory &&
-		 (strcmp(name, holder_name) == 0 || strcmp(name, queue_name) == 0))
-		describe(request);
 	else
-		reply_error(request, -ENODATA);
+		describe(request);
 }
 
 static void add_name(struct buffer *list, const char *name)

@@ -170,8 +170,8 @@ static void reply_success(struct request *request)
 	reply_error(request, 0);
 }
 
-void fs_setlk(struct request *request, struct handle *handle, uint64_t owner, int type,
-	uint64_t start, uint64_t end, bool wait)
+static void set_range(struct request *request, struct handle *handle, uint64_t owner, int type,
+	uint64_t start, uint64_t end)
 {
 	request->node = handle->node;
 	request->handle = handle;
@@ -179,8 +179,14 @@ void fs_setlk(struct request *request, struct handle *handle, uint64_t owner, in
 	request->owner = owner;
 	request->start = start;
 	request->end = end;
-	request->wait = wait;
 	request->exclusive = type == F_WRLCK;
+}
+
+void fs_setlk(struct request *request, struct handle *handle, uint64_t owner, int type,
+	uint64_t start, uint64_t end, bool wait)
+{
+	set_range(request, handle, owner, type, start, end);
+	request->wait = wait;
 	request->next = reply_success;
 	if (type == F_UNLCK ? !may_unlock(request) : !may_have_more(request))
 		reply_error(request, -ENOSPC);
@@ -298,13 +304,7 @@ void fs_getlk(struct request *request, struct handle *handle, uint64_t owner, in
 	struct store *store = request->fs->store;
 	const struct hold *hold = hold_of_handle(handle);
 
-	request->node = handle->node;
-	request->handle = handle;
-	request->kind = STAKE_FCNTL;
-	request->owner = owner;
-	request->start = start;
-	request->end = end;
-	request->exclusive = type == F_WRLCK;
+	set_range(request, handle, owner, type, start, end);
 	if (hold && hold->lost)
 		reply_error(request, -EIO);
 	else

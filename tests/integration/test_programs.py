@@ -134,6 +134,18 @@ def test_python_fcntl_module(pair, holder, call):
     wait_until(lambda: run(*words, pair.b / "p").stdout == "held\n", SOON)
 
 
+def test_java_ranges(pair, holder, java_lock):
+    """FileChannel locks of parts exclude each other where they overlap, until kill -9."""
+    first = holder(*java_lock, "range", pair.a / "p", 0, 10).await_held()
+    second = holder(*java_lock, "range", pair.b / "p", 10, 10).await_held()
+    overlap = [*java_lock, "range", pair.b / "p", 5, 1]
+    assert run(*overlap).returncode == 75
+    first.kill()
+    wait_until(lambda: run(*overlap).stdout == "held\n", SOON)
+    assert run(*java_lock, "range", pair.a / "p", 19, 1).returncode == 75
+    assert second.release() == 0
+
+
 def test_shared_java_and_perl_locks(pair, holder, java_lock):
     """Shared locks of Java on A and B go together, and so do Perl's; kill -9 frees each."""
     for words in (java_lock, PERL):

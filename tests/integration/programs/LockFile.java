@@ -6,7 +6,8 @@ import java.nio.channels.FileLock;
 /**
  * Locks a file with FileChannel, as Java programs do.
  *
- * <p>LockFile try|wait|shared FILE: says "held", holds until its input ends; busy: exit status 75.
+ * <p>LockFile try|wait|shared FILE, or range FILE START SIZE: says "held", holds until its input
+ * ends; busy: exit status 75.
  */
 public class LockFile {
 	public static void main(String[] args) throws Exception {
@@ -14,6 +15,8 @@ public class LockFile {
 			FileLock lock = switch (args[0]) {
 				case "try" -> file.getChannel().tryLock();
 				case "shared" -> file.getChannel().tryLock(0, Long.MAX_VALUE, true);
+				case "range" -> file.getChannel()
+					.tryLock(Long.parseLong(args[2]), Long.parseLong(args[3]), false);
 				default -> file.getChannel().lock();
 			};
 			if (lock == null) {

@@ -168,7 +168,8 @@ def test_no_option_hides_the_mount():
 def test_manual_shows_the_options():
     """What latchfs(8) says about hardening is what the unit has."""
     manual = (REPOSITORY / "contrib/man/latchfs.8").read_text(encoding="utf-8")
-    shown = re.search(r"^\[Service\]\n(.*?)^\.Ed", manual, re.M | re.S).group(1).splitlines()
+    block = re.search(r"^\[Service\]\n(Type=notify\n.*?)^\.Ed", manual, re.M | re.S)
+    shown = block.group(1).splitlines()
     assert len(shown) > 10 and set(shown) <= set(unit_text().splitlines())
 
 

@@ -306,6 +306,7 @@ def lie_at_start(lab, call, lie, options=""):
                       start=False).expect()
     if lie in TRUE:
         mount.start()
+        os.listdir(mount.path)  # before it is ready a signal means failure
         mount.stop()
         fake.close()
         return

@@ -20,8 +20,7 @@ enum {
 	BREATH = 1000,       /* between any two */
 	/* How many requests a lane has in flight at most. */
 	LANE_WIDTH = 8,
-	/* For how long it has fewer when there were no descriptors for more connections. */
-	NARROW_FOR = 1000,
+	NARROW_FOR = 1000, /* it has fewer when there were no descriptors for more connections */
 	/* Descriptors that only renewals may use, and what they need: names, certificates. */
 	SPARED = 8,
 };
@@ -90,8 +89,9 @@ static void endpoint_failed(const struct etcd_call *call, int error, const char 
 	struct etcd_client *client = call->client;
 	const struct etcd_endpoint *endpoint = &client->endpoints.list[call->endpoint];
 
-	/* What was answered since then says more. */
-	if (call->sent_at < endpoint->good_at)
+	/* What was answered since then says more, and an attempt without time says nothing. */
+	bool is_news = error != -ETIMEDOUT || loop_clock() - call->sent_at >= MIN_ATTEMPT;
+	if (call->sent_at < endpoint->good_at || (!is_news && *client->last_error))
 		return;
 	snprintf(client->last_error, sizeof(client->last_error), "%s: %s", endpoint->url, reason);
 	log_trace("etcd %s", client->last_error);

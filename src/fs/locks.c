@@ -107,7 +107,7 @@ static void wake_sharer(const struct hold *hold, struct request *request)
 		look_again(request);
 }
 
-void lock_wake_sharers(const struct hold *hold)
+static void wake_sharers(const struct hold *hold)
 {
 	const struct stake *stake;
 	struct request *request;
@@ -190,7 +190,7 @@ static void granted(struct request *request, struct holding *holding)
 		lock_refuse(request, error == -EMFILE || error == -ENFILE ? -ENOSPC : -EPERM);
 		return;
 	}
-	lock_wake_sharers(hold);
+	wake_sharers(hold);
 	if (request->kind == STAKE_FCNTL)
 		fcntl_granted(request, hold);
 	else

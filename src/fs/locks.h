@@ -19,9 +19,5 @@ void lock_ask(struct request *request);
 /* True if it has lost one, and has to say first that it knows. */
 bool lock_has_lost(const struct request *request);
 
-/* Others that wait with a handle or owner of the hold have what they want as well: they look again.
- */
-void lock_wake_sharers(const struct hold *hold);
-
 /* Answers such a request with an error, and lets go of what was made for it. */
 void lock_refuse(struct request *request, int error);

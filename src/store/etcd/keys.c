@@ -10,7 +10,8 @@
 static const char shared_mark[] = "s-";
 static const char symlink_mark[] = "l-";
 
-const char key_notices[] = ".latchfs.shrunk";
+/* Below it stand the news of places that have given a part back. */
+static const char notices[] = ".latchfs.shrunk";
 
 char *key_first(const char *prefix, const char *path)
 {
@@ -68,14 +69,14 @@ char *key_split_place(char *below)
 
 char *key_notice_path(const char *path)
 {
-	return xasprintf("%s/%s", key_notices, path);
+	return xasprintf("%s/%s", notices, path);
 }
 
 const char *key_noticed(const char *path)
 {
-	size_t length = strlen(key_notices);
+	size_t length = strlen(notices);
 
-	return begins_with(path, key_notices) && path[length] == '/' ? path + length + 1 : NULL;
+	return begins_with(path, notices) && path[length] == '/' ? path + length + 1 : NULL;
 }
 
 char *key_range_mark(uint64_t start, uint64_t end)

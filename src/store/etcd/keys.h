@@ -43,8 +43,7 @@ char *key_place_id(const char *prefix, const char *path, const char *key, size_t
  * Returns the ID within `below`, or NULL if it is not the key of a place. */
 char *key_split_place(char *below);
 
-/* The name below which the news of places are that have given a part back; and the path there. */
-extern const char key_notices[];
+/* The path below which the news of a lock's places are put, which the caller frees. */
 char *key_notice_path(const char *path);
 /* The path of the lock that such a path stands for, within it; NULL if it is none. */
 const char *key_noticed(const char *path);

@@ -253,6 +253,14 @@ static int to_errno(CURLcode code)
 	}
 }
 
+static int connection_of(const struct http_request *request)
+{
+	curl_socket_t fd = CURL_SOCKET_BAD;
+
+	curl_easy_getinfo(request->easy, CURLINFO_ACTIVESOCKET, &fd);
+	return fd;
+}
+
 static void finish(struct http_request *request, CURLcode code)
 {
 	if (code == CURLE_FILESIZE_EXCEEDED)
@@ -264,6 +272,7 @@ static void finish(struct http_request *request, CURLcode code)
 		.status = (int)status_of(request),
 		.body = request->received.data ? request->received.data : "",
 		.size = request->received.size,
+		.connection = connection_of(request),
 	};
 	if (result.error) {
 		result.reason = request->fault       ? request->fault_reason
@@ -447,4 +456,11 @@ void http_cancel(struct http_request *request)
 {
 	if (request)
 		request_end(request);
+}
+
+/* libcurl looks at a connection before it uses it again, and closes one that the peer has ended. */
+void http_hang_up(const struct http_result *result)
+{
+	if (result->connection >= 0)
+		shutdown(result->connection, SHUT_RDWR);
 }

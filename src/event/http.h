@@ -31,6 +31,7 @@ struct http_result {
 	int status;         /* HTTP status */
 	const char *body;   /* NUL-terminated; borrowed until the callback returns */
 	size_t size;
+	int connection; /* for http_hang_up; -1 if it is closed already */
 };
 
 /*
@@ -75,3 +76,10 @@ uint64_t http_pool_opened(const struct http_pool *pool);
  * after on_done or http_cancel. */
 struct http_request *http_start(struct http_pool *pool, const struct http_call *call);
 void http_cancel(struct http_request *request);
+
+/*
+ * To be called from on_done with what it was given: nothing more is asked by the connection that
+ * this answer came by.  Nothing in HTTP/1.1 says which question an answer belongs to, so behind one
+ * that was not meant for us all that follow may be another's.
+ */
+void http_hang_up(const struct http_result *result);

@@ -425,11 +425,24 @@ def truth_and_more(answer):
     answer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
 
+def one_behind(answer):
+    """An answer too many, and from then on to each question on this connection that of the last."""
+    told = b"{}"
+    while True:
+        answer.whole(told)
+        _, told = answer.real()
+        request = read_request(answer.connection)
+        if not request:
+            answer.keep = False
+            return
+        answer = Answer(answer.fake, answer.connection, *request)
+
+
 HTTP_LIES = [
     silence, slow_head, slow_body, hang_up, reset, garbage, other_protocol, old_protocol,
     endless_line, endless_head, endless_promises, oversized, oversized_chunks, endless, truncated,
     wrong_length, negative_length, immense_length, bad_chunks, immense_chunk, bomb,
-    bomb_in_transfer, redirect, redirect_to_itself, half_truth, truth_and_more,
+    bomb_in_transfer, redirect, redirect_to_itself, half_truth, truth_and_more, one_behind,
     status_of("204 No Content", ""), status_of("206 Partial Content", '{"header":'),
     status_of("304 Not Modified", ""), status_of("402 Payment Required", "[" * 5000),
     status_of("404 Not Found", "<html>\0\x1b[2J</html>"), status_of("500 Oops", '{"error":{}}'),

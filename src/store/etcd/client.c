@@ -173,13 +173,13 @@ static void enter(struct etcd_call *call, int state, int64_t wake_at)
 /* Another attempt: at the next endpoint at once, or after a pause when all have had their turn. */
 static void repeat(struct etcd_call *call)
 {
-	struct etcd_client *client = call->client;
+	unsigned int endpoints = (unsigned int)call->client->endpoints.count;
+	unsigned int rounds = call->attempts / endpoints;
+	bool pause = call->attempts % endpoints == 0;
 
 	detach(call);
-	unsigned int rounds = call->attempts / (unsigned int)client->endpoints.count;
-	bool pause = call->attempts % client->endpoints.count == 0;
 	enter(call, ETCD_CALL_PAUSED, loop_clock() + (pause ? etcd_backoff(rounds) : 0));
-	pump(client, call->lane);
+	pump(call->client, call->lane);
 }
 
 static void on_timer(struct loop_timer *timer)
@@ -300,13 +300,14 @@ static void handle_refusal(struct etcd_call *call, int status, const char *body)
 	finish(call, -EIO);
 }
 
-static void handle_answer(struct etcd_call *call, const char *body, size_t size)
+static void handle_answer(struct etcd_call *call, const struct http_result *result)
 {
-	if (!memchr(body, '\0', size) && call->read(call, body) == 0) {
+	if (!memchr(result->body, '\0', result->size) && call->read(call, result->body) == 0) {
 		endpoint_answered(call);
 		finish(call, 0);
 		return;
 	}
+	http_hang_up(result);
 	cleanup(free_ptr) char *reason = xasprintf("its answer to %s makes no sense", call->rpc);
 	endpoint_failed(call, -EBADMSG, reason);
 	repeat(call);
@@ -342,7 +343,7 @@ static void on_http_done(void *user, const struct http_result *result)
 		handle_refusal(call, result->status, result->body);
 	} else {
 		lane_answered(&client->lanes[call->lane]);
-		handle_answer(call, result->body, result->size);
+		handle_answer(call, result);
 	}
 }
 

@@ -6,6 +6,7 @@
  * callbacks.
  *
  *     main.c          wiring: start, background, signals, the end
+ *     supervise       another process goes on if the one that serves the mount dies
  *     commands        what it does besides mounting: status
  *     options         the command line and the environment
  *     helper          the command line as mount(8) writes it
@@ -27,6 +28,7 @@
  *       looks         what a thread was told a moment ago
  *       stake         why a lock is held: O_EXCL, flock, byte ranges
  *       keep          locks that need no open file (hold=process, hold=name)
+ *       revive        what another process needs to go on, and going on with another's
  *       content, text what a lock file reads as
  *       status        the files below .latchfs
  *       report, table, metrics  what they say
@@ -39,6 +41,7 @@
  *       contents      what holders write, and how much that may be
  *       waiters       who waits for what is being done anyway
  *       counts        how many locks there are, and what became of requests
+ *       revive        the locks of another process
  *       lock, view    one lock's queue, as a state machine without I/O
  *
  *     store/          where locks are kept
@@ -52,6 +55,7 @@
  *       etcd/survey   everything at once
  *       etcd/lease    the lease and its deadline
  *       etcd/leased   directories that go with it
+ *       etcd/resume   going on with another process's
  *       etcd/watch    the one watch
  *       etcd/status, metrics  what it tells of itself
  *       etcd/client   calls: retries, authentication
@@ -63,8 +67,8 @@
  *       http          libcurl on the loop
  *       service       what systemd is told
  *
- *     base/           util, buffer, base64, files, json_text, log, memory, metrics, proc, ranges,
- *                     usage
+ *     base/           util, buffer, base64, files, json_text, ledger, log, memory, metrics, pack,
+ *                     proc, ranges, usage
  *
  * A program that locks a file: fs/mount -> fs/locks -> lock/lockspace -> lock/lock, which asks for
  * a place -> store/etcd/places -> batch -> client -> http.  The answer comes back the same way, or,
@@ -80,6 +84,7 @@
 #include <unistd.h>
 
 #include "base/files.h"
+#include "base/ledger.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/util.h"
@@ -90,6 +95,7 @@
 #include "lock/lockspace.h"
 #include "options.h"
 #include "store/etcd/etcd.h"
+#include "supervise.h"
 
 enum { TIDY_EVERY = 10 * 1000 };
 
@@ -101,7 +107,9 @@ struct program {
 	struct mount *mount;
 	struct loop_timer tidy_timer;
 	struct service service;
-	int ready_fd; /* to the process that waits for us to get going; -1 = none */
+	struct ledger *ledger;       /* NULL if nobody supervises us */
+	const struct estate *estate; /* neither */
+	int ready_fd;                /* to the process that waits for us to get going; -1 = none */
 	bool ready, stopping;
 	int status; /* to exit with */
 };
@@ -155,7 +163,7 @@ static void go_to_background(struct program *program)
 {
 	unsigned char status = EXIT_SUCCESS;
 
-	if (program->ready_fd < 0)
+	if (program->options.foreground)
 		return;
 	/* Not earlier: on an automount point autofs lets only systemd's process group mount. */
 	setsid();
@@ -167,10 +175,24 @@ static void go_to_background(struct program *program)
 		dup2(null, fd);
 	if (null > STDERR_FILENO)
 		close(null);
+	if (program->ready_fd < 0)
+		return;
 	if (write(program->ready_fd, &status, sizeof(status)) < 0)
 		log_warning("nobody waits for the start: %s", strerror(errno));
 	close(program->ready_fd);
 	program->ready_fd = -1;
+}
+
+static void tell_supervisor(const struct program *program)
+{
+	struct mount_ends ends = mount_ends(program->mount);
+	bool resumable = mount_is_resumable(program->mount);
+
+	if (!resumable)
+		log_warning("supervise: this kernel is older than 6.9: if the process that serves "
+			    "the mount is killed its locks are lost");
+	supervise_tell(program->estate->supervisor, program->estate->is_inherited ? NULL : &ends,
+		resumable);
 }
 
 static void on_mount_ready(void *user, int error)
@@ -186,7 +208,10 @@ static void on_mount_ready(void *user, int error)
 	if (!program->options.trace)
 		log_set_level(LOG_LEVEL_INFO);
 	go_to_background(program);
-	log_info("%s mounted at %s", program->options.source, program->options.mount_point);
+	if (!program->estate || !program->estate->is_inherited)
+		log_info("%s mounted at %s", program->options.source, program->options.mount_point);
+	if (program->estate && !program->estate->is_inherited)
+		tell_supervisor(program);
 	service_ready(&program->service, program->loop, program->options.source);
 }
 
@@ -235,6 +260,7 @@ static int create_parts(struct program *program)
 	struct fs_options fs = {.host = options->host,
 		.mount_point = options->mount_point,
 		.policy = options->policy,
+		.resumes = program->estate && program->estate->is_inherited,
 		.source = options->source,
 		.ttl = options->ttl * 1000,
 		.timeout = options->timeout,
@@ -254,6 +280,7 @@ static int create_parts(struct program *program)
 		log_error("libcurl can't be set up");
 		return -EIO;
 	}
+	program->store->ledger = program->ledger;
 	program->space = lockspace_new(program->loop, program->store, options->timeout, &limits);
 	return mount_new(program->loop, program->store, program->space, &fs, options->fuse_argc,
 		options->fuse_argv, &mount_events, program, &program->mount);
@@ -265,6 +292,7 @@ static void free_parts(struct program *program)
 		program->store->ops->free(program->store);
 	lockspace_free(program->space);
 	mount_free(program->mount);
+	ledger_close(program->ledger);
 	loop_free(program->loop);
 }
 
@@ -290,6 +318,24 @@ static int check_file_limit(void)
 	return -EMFILE;
 }
 
+static int begin(struct program *program)
+{
+	struct store *store = program->store;
+
+	if (!program->estate || !program->estate->is_inherited) {
+		store->ops->start(store, on_store_started, program);
+		return 0;
+	}
+	if (!store->ops->resume(store)) {
+		log_error("the former process has left no session to go on with");
+		return -EIO;
+	}
+	int error = mount_resume(program->mount, &program->estate->ends);
+	if (!error)
+		tell_supervisor(program);
+	return error;
+}
+
 static int serve(struct program *program)
 {
 	signal(SIGPIPE, SIG_IGN);
@@ -298,8 +344,7 @@ static int serve(struct program *program)
 	/* Until it runs there is one line to say, and that is why it does not. */
 	log_set_level(program->options.trace ? LOG_LEVEL_TRACE : LOG_LEVEL_ERROR);
 	program->status = EXIT_FAILURE;
-	if (check_file_limit() == 0 && create_parts(program) == 0) {
-		program->store->ops->start(program->store, on_store_started, program);
+	if (check_file_limit() == 0 && create_parts(program) == 0 && begin(program) == 0) {
 		program->tidy_timer.fn = on_tidy;
 		loop_timer_arm(program->loop, &program->tidy_timer, loop_clock() + TIDY_EVERY);
 		if (loop_run(program->loop) < 0)
@@ -307,6 +352,52 @@ static int serve(struct program *program)
 	}
 	free_parts(program);
 	return program->status;
+}
+
+static int serve_supervised(void *user, const struct estate *estate)
+{
+	struct program *program = user;
+
+	if (program->ready_fd >= 0)
+		close(program->ready_fd);
+	program->ready_fd = -1;
+	program->estate = estate;
+	program->ledger = ledger_open(estate->ledger);
+	return program->ledger ? serve(program) : EXIT_FAILURE;
+}
+
+static void on_worker_ready(void *user)
+{
+	struct program *program = user;
+
+	log_set_level(program->options.trace ? LOG_LEVEL_TRACE : LOG_LEVEL_INFO);
+	go_to_background(program);
+}
+
+/* In the environment of who takes our place: where it must not look, since it has to answer. */
+static const char served_variable[] = "LATCHFS_SERVED";
+
+/* That, and what was taken out of the environment when we were started. */
+static void prepare_successor(void *user)
+{
+	const struct options *options = &((const struct program *)user)->options;
+
+	setenv(served_variable, options->mount_point, true);
+	if (!options->password)
+		return;
+	setenv("ETCDCTL_USER", options->user, true);
+	setenv("ETCDCTL_PASSWORD", options->password, true);
+}
+
+static int serve_or_supervise(struct program *program, char **argv)
+{
+	const struct supervision supervision = {.serve = serve_supervised,
+		.ready = on_worker_ready,
+		.succeed = prepare_successor,
+		.user = program,
+		.argv = argv};
+
+	return program->options.supervise ? supervise(&supervision) : serve(program);
 }
 
 /* What the process does that was started: it waits until the one in the background runs. */
@@ -322,7 +413,7 @@ static int wait_for_start(int fd, pid_t pid)
 	return EXIT_FAILURE;
 }
 
-static int serve_in_background(struct program *program)
+static int serve_in_background(struct program *program, char **argv)
 {
 	int fds[2];
 
@@ -341,7 +432,7 @@ static int serve_in_background(struct program *program)
 	}
 	close(fds[0]);
 	program->ready_fd = fds[1];
-	return serve(program);
+	return serve_or_supervise(program, argv);
 }
 
 /* What is opened must not get the number of a standard stream, which others would then write to. */
@@ -365,7 +456,9 @@ static int parse_options(struct options *options, int argc, char **argv)
 	int was_dumpable = prctl(PR_GET_DUMPABLE);
 
 	prctl(PR_SET_DUMPABLE, 0UL);
-	int error = options_parse(options, argc, argv);
+	const char *served = supervise_is_successor() ? getenv(served_variable) : NULL;
+	int error = options_parse(options, argc, argv, served);
+	unsetenv(served_variable);
 	if (!error && !options->password && !options->key_file)
 		prctl(PR_SET_DUMPABLE, (unsigned long)was_dumpable);
 	return error;
@@ -388,10 +481,10 @@ int main(int argc, char **argv)
 		puts("latchfs " LATCHFS_VERSION);
 	else if (program.options.pretend)
 		status = EXIT_SUCCESS;
-	else if (program.options.foreground)
-		status = serve(&program);
+	else if (program.options.foreground || supervise_is_successor())
+		status = serve_or_supervise(&program, argv);
 	else
-		status = serve_in_background(&program);
+		status = serve_in_background(&program, argv);
 	options_fini(&program.options);
 	return status;
 }

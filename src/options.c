@@ -48,6 +48,7 @@ enum key {
 	KEY_NAME,
 	KEY_MAX_CLAIMS,
 	KEY_MAX_CONTENT,
+	KEY_SUPERVISE,
 	KEY_POLICY,
 	KEY_IGNORED,
 };
@@ -72,6 +73,7 @@ static const struct fuse_opt table[] = {
 	FUSE_OPT_KEY("name=", KEY_NAME),
 	FUSE_OPT_KEY("max_claims=", KEY_MAX_CLAIMS),
 	FUSE_OPT_KEY("max_content=", KEY_MAX_CONTENT),
+	FUSE_OPT_KEY("supervise=", KEY_SUPERVISE),
 	FUSE_OPT_KEY("hold=", KEY_POLICY),
 	FUSE_OPT_KEY("names=", KEY_POLICY),
 	FUSE_OPT_KEY("open=", KEY_POLICY),
@@ -97,6 +99,7 @@ struct parsing {
 	struct options *options;
 	char *password_file;
 	char *mount_point;
+	const char *served;
 };
 
 static int fail(const char *what, const char *argument)
@@ -123,6 +126,12 @@ static int set_number(int *to, const char *argument, const char *value, uint64_t
 	}
 	*to = (int)number;
 	return 0;
+}
+
+static int set_switch(bool *to, const char *argument, const char *value)
+{
+	*to = strcmp(value, "yes") == 0;
+	return *to || strcmp(value, "no") == 0 ? 0 : fail("yes or no is needed", argument);
 }
 
 static int set_policy(struct options *options, const char *argument, const char *value)
@@ -195,6 +204,7 @@ static char **text_of(struct parsing *parsing, enum key key)
 	case KEY_MAX_CLAIMS:
 	case KEY_MAX_CONTENT:
 	case KEY_PASSWORD:
+	case KEY_SUPERVISE:
 	case KEY_POLICY:
 	case KEY_IGNORED:
 		break;
@@ -230,6 +240,8 @@ static int set_option(
 		return set_number(&options->max_claims, argument, value, 1, MAX_CLAIMS, "claims");
 	case KEY_MAX_CONTENT:
 		return set_number(&options->max_content, argument, value, 0, MAX_CONTENT, "MiB");
+	case KEY_SUPERVISE:
+		return set_switch(&options->supervise, argument, value);
 	case KEY_POLICY:
 		return set_policy(options, argument, value);
 	case KEY_PREFIX:
@@ -390,9 +402,15 @@ void options_forget_password(struct options *options)
 
 /* --- the rest --- */
 
-static int set_mount_point(struct options *options, const char *path)
+static int set_mount_point(struct options *options, const struct parsing *parsing)
 {
+	const char *path = parsing->mount_point;
 	struct stat attr;
+
+	if (parsing->served) {
+		set_string(&options->mount_point, parsing->served);
+		return 0;
+	}
 
 	if (!path)
 		return fail("a mount point is missing", "see latchfs --help");
@@ -427,7 +445,7 @@ static int complete(struct options *options, const struct parsing *parsing)
 	if (read_credentials(options, parsing->password_file) < 0 || check_files(options) < 0 ||
 		source_parse(&options->store, options->source, getenv("ETCDCTL_ENDPOINTS"),
 			options->ca_file) < 0 ||
-		set_mount_point(options, parsing->mount_point) < 0)
+		set_mount_point(options, parsing) < 0)
 		return -1;
 	if (options->host)
 		return check_name(options->host);
@@ -470,11 +488,11 @@ __attribute__((format(printf, 2, 0))) static void on_fuse_log(
 	log_error("%s", begins_with(text, "fuse: ") ? text + strlen("fuse: ") : text);
 }
 
-int options_parse(struct options *options, int argc, char **argv)
+int options_parse(struct options *options, int argc, char **argv, const char *served)
 {
 	bool pretend = helper_arguments(&argc, argv);
 	struct fuse_args args = FUSE_ARGS_INIT(argc, argv);
-	struct parsing parsing = {.options = options};
+	struct parsing parsing = {.options = options, .served = served};
 	int error = 0;
 
 	*options = (struct options){.pretend = pretend,
@@ -540,6 +558,7 @@ void options_print_help(void)
 	      "                        for https, in PEM form\n"
 	      "  -o user=NAME, password_file=FILE\n"
 	      "                        who we are to the store\n"
+	      "  -o supervise=yes|no   have another process go on if this one dies (no)\n"
 	      "  -o name=NAME          this node's name in records (the host name)\n"
 	      "  -o max_claims=NUMBER  of locks held or waited for at once (100000)\n"
 	      "  -o max_content=MIB    that all lock files' contents may have together (256)\n"

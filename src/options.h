@@ -14,6 +14,7 @@ struct options {
 	bool pretend; /* nothing: the options were right, and mount(8) had no more in mind */
 
 	bool foreground, trace;
+	bool supervise;    /* another process goes on if the one that serves the mount is killed */
 	char *source;      /* as given, to be shown as the mounted device */
 	char *mount_point; /* absolute */
 
@@ -36,8 +37,10 @@ struct options {
 /*
  * Reads everything, and takes the password out of the environment.  Returns 0, or -EINVAL after
  * logging one line that says what is wrong.  The caller calls options_fini in both cases.
+ * served: where something is mounted already, whose requests this process is to answer, so that it
+ * must not touch that itself; NULL: at the mount point, which has to be a directory.
  */
-int options_parse(struct options *options, int argc, char **argv);
+int options_parse(struct options *options, int argc, char **argv, const char *served);
 void options_fini(struct options *options);
 
 /* Wipes the password. */

@@ -106,6 +106,24 @@ int proc_open(pid_t pid)
 	return fd < 0 ? -errno : (int)fd;
 }
 
+uint64_t proc_started(pid_t pid)
+{
+	enum { FIELDS_BEFORE = 19 }; /* behind the command, which may have any character in it */
+	cleanup(close_file) FILE *file = open_proc(pid, "stat");
+	char line[1024];
+	uint64_t started = 0;
+
+	if (!file || !fgets(line, sizeof(line), file))
+		return 0;
+	char *rest = NULL, *at = strrchr(line, ')');
+	char *field = at ? strtok_r(at + 1, " ", &rest) : NULL;
+	for (int i = 0; field && i < FIELDS_BEFORE; i++)
+		field = strtok_r(NULL, " ", &rest);
+	if (field)
+		(void)parse_u64(field, 10, UINT64_MAX, &started);
+	return started;
+}
+
 pid_t proc_parent(pid_t pid)
 {
 	cleanup(close_file) FILE *status = open_proc(pid, "status");

@@ -32,6 +32,10 @@ bool proc_may_signal(uid_t uid, pid_t pid);
  */
 int proc_open(pid_t pid);
 
+/* When it was started, in some unit since the machine was: with its number it tells a process from
+ * all others.  0 if it is not visible. */
+uint64_t proc_started(pid_t pid);
+
 /* 0 if it has none, or is not visible. */
 pid_t proc_parent(pid_t pid);
 

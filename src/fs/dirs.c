@@ -34,7 +34,8 @@ static void send_mkdir(struct request *request)
 	struct store *store = request->fs->store;
 	bool of_session = node_policy(request->node).dirs == STORE_DIRS_LEASE;
 
-	store->ops->mkdir(store, request->path, &request->directory, of_session, on_made, request);
+	store->ops->mkdir(store, request->path, &request->directory, of_session, request->mark,
+		on_made, request);
 }
 
 static void prepare_mkdir(struct request *request)
@@ -83,13 +84,16 @@ static void send_rmdir(struct request *request)
 {
 	struct store *store = request->fs->store;
 
-	store->ops->rmdir(store, request->path, on_removed, request);
+	store->ops->rmdir(store, request->path, request->aim, on_removed, request);
 }
 
 static void check_rmdir(struct request *request)
 {
 	const struct node *node = node_find(request->fs, request->path, NODE_DIRECTORY);
 	int error = node ? check_sticky(request, request->node, node->directory.uid) : 0;
+
+	if (!request->aim)
+		request_aim(request, node ? node->directory.created : 0);
 
 	if (error)
 		reply_error(request, error);

@@ -20,6 +20,7 @@
 #include "fs/locks.h"
 #include "fs/node.h"
 #include "fs/request.h"
+#include "fs/revive.h"
 #include "lock/lockspace.h"
 
 /* --- giving up --- */
@@ -63,8 +64,10 @@ static void give_up_in(struct request *request, struct hold *hold, change_fn *ch
 	}
 	ranges_copy(&before, &stake->ranges);
 	change(&stake->ranges, request->start, request->end);
-	if (!ranges_equal(&before, &stake->ranges))
+	if (!ranges_equal(&before, &stake->ranges)) {
+		hold_enter(hold);
 		follow_stake(request, hold, stake);
+	}
 	ranges_fini(&before);
 }
 

@@ -15,6 +15,7 @@
 #include "fs/keep.h"
 #include "fs/locks.h"
 #include "fs/node.h"
+#include "fs/revive.h"
 #include "fs/status.h"
 #include "fs/steps.h"
 #include "lock/lockspace.h"
@@ -241,15 +242,14 @@ void fs_fsync(struct request *request, struct handle *handle)
 
 /* --- poll --- */
 
-void fs_poll(struct request *request, struct handle *handle, void *poll)
+void fs_poll(struct request *request, struct handle *handle, uint64_t poll)
 {
 	const struct hold *hold = hold_of_handle(handle);
 	unsigned int events = POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM;
 
-	if (poll) {
-		if (handle->poll)
-			poll_free(handle->poll);
+	if (poll && poll != handle->poll) {
 		handle->poll = poll;
+		handle_enter(handle);
 	}
 	if (hold && hold->lost)
 		events |= POLLERR | POLLPRI;

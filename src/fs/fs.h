@@ -20,6 +20,7 @@
 struct handle;
 struct hold;
 struct keep;
+struct ledger;
 struct lockspace;
 struct node;
 struct request;
@@ -28,6 +29,7 @@ struct fs_options {
 	const char *host;           /* this node's name, for records */
 	const char *mount_point;    /* absolute */
 	struct store_policy policy; /* of the root, where the mount options say something */
+	bool resumes;               /* what another process has mounted is to be served */
 
 	/* To be shown only. */
 	const char *source;
@@ -42,10 +44,15 @@ struct fs {
 	struct loop *loop;
 	struct store *store;
 	struct lockspace *space;
+	struct ledger *ledger; /* for a process that takes our place; NULL: none will */
 	struct fs_options options;
-	struct node *nodes; /* by inode number */
-	size_t busy_nodes;  /* of these, that are open, or directories */
-	size_t handles;     /* open files and directories */
+	struct node *nodes;          /* by inode number */
+	size_t busy_nodes;           /* of these, that are open, or directories */
+	size_t handles;              /* open files and directories */
+	struct handle *handle_table; /* these, by number */
+	uint64_t handle_numbers;     /* the last one */
+	struct aim *aims;            /* of another process, by request */
+	struct handle *unsaid; /* of another process, which may not have said that it is open */
 	struct node *root;
 	struct request *requests; /* not answered yet */
 	struct keep *keeps;       /* locks that need no open file */
@@ -66,6 +73,8 @@ enum { FS_NAME_MAX = 255, FS_PATH_MAX = 8192 };
 /* names.c */
 void fs_lookup(struct request *request, struct node *parent, const char *name);
 void fs_create(struct request *request, struct node *parent, const char *name, int flags);
+/* The same, when another process has done that already. */
+void fs_created(struct request *request, struct handle *handle);
 void fs_unlink(struct request *request, struct node *parent, const char *name);
 
 /* link.c: gives the source another name, `name` in parent. */
@@ -112,8 +121,8 @@ void fs_release(struct request *request, struct handle *handle);
  * than there is room for nothing is said.
  */
 bool fs_is_new_program(struct fs *fs, const char *command);
-/* poll: the kernel's handle for notifications, taken over; NULL if none is wanted. */
-void fs_poll(struct request *request, struct handle *handle, void *poll);
+/* poll: the kernel's number for notifications; 0 if none is wanted. */
+void fs_poll(struct request *request, struct handle *handle, uint64_t poll);
 
 /* locks.c */
 void fs_flock(struct request *request, struct handle *handle, uint64_t owner, int operation);

@@ -9,21 +9,39 @@
 #include "fs/node.h"
 #include "fs/request.h"
 
-struct handle *handle_new(const struct request *request, struct node *node, int flags)
+struct handle *handle_revive(struct node *node, uint64_t number)
 {
 	struct handle *handle = xzalloc(sizeof(*handle));
+	struct fs *fs = node->fs;
 
 	node_ref(node);
 	handle->node = node;
+	handle->number = number;
+	fs->handles++;
+	fs->busy_nodes += !node->handles && !node->is_directory;
+	DL_APPEND(node->handles, handle);
+	HASH_ADD(hh, fs->handle_table, number, sizeof(handle->number), handle);
+	return handle;
+}
+
+struct handle *handle_by_number(const struct fs *fs, uint64_t number)
+{
+	struct handle *handle;
+
+	HASH_FIND(hh, fs->handle_table, &number, sizeof(number), handle);
+	return handle;
+}
+
+struct handle *handle_new(const struct request *request, struct node *node, int flags)
+{
+	struct handle *handle = handle_revive(node, ++node->fs->handle_numbers);
+
 	handle->flags = flags;
 	handle->uid = request->uid;
 	handle->gid = request->gid;
 	handle->policy = node_policy(node);
 	handle->opened_at = loop_clock();
 	proc_identify(request->pid, &handle->opener);
-	node->fs->handles++;
-	node->fs->busy_nodes += !node->handles && !node->is_directory;
-	DL_APPEND(node->handles, handle);
 	return handle;
 }
 
@@ -32,11 +50,13 @@ void handle_free(struct handle *handle)
 	struct node *node = handle->node;
 
 	DL_DELETE(node->handles, handle);
+	HASH_DEL(node->fs->handle_table, handle);
+	if (node->fs->unsaid == handle)
+		node->fs->unsaid = NULL;
+	ledger_drop(node->fs->ledger, &handle->slot);
 	node->fs->busy_nodes -= !node->handles && !node->is_directory;
 	node->fs->handles--;
 	node_unref(node, 1);
-	if (handle->poll)
-		poll_free(handle->poll);
 	handle_clear_names(handle);
 	free(handle->text);
 	free(handle);

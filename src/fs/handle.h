@@ -5,22 +5,26 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
+#include <uthash.h>
 
+#include "base/ledger.h"
 #include "base/proc.h"
 #include "store/store.h"
 
+struct fs;
 struct keep;
 struct node;
 struct request;
 
 struct handle {
+	uint64_t number;   /* the kernel's fh; never used again, not by another process either */
 	struct node *node; /* referenced */
 	int flags;         /* of open(2) */
 	uid_t uid;
 	gid_t gid;
 	struct proc_identity opener;
 	struct store_policy policy; /* as it was at open */
-	void *poll;                 /* the kernel's newest poll handle; owned */
+	uint64_t poll;              /* the kernel's number for who polls; 0: nobody */
 	struct stake *stakes;       /* taken through it */
 	struct keep *keep;          /* whose own it is; NULL: the kernel's */
 	int64_t opened_at;          /* on loop_clock() */
@@ -34,11 +38,18 @@ struct handle {
 	struct store_name *names; /* owned */
 	size_t name_count;
 
+	uint64_t mark; /* of the request that opened it, see request.h; 0: it was not told of it */
+	ledger_slot slot; /* once the kernel knows of it */
+
 	struct handle *prev, *next; /* in node->handles */
+	UT_hash_handle hh;          /* by number, in fs->handle_table */
 };
 
 /* For the caller of the request. */
 struct handle *handle_new(const struct request *request, struct node *node, int flags);
+/* One of another process. */
+struct handle *handle_revive(struct node *node, uint64_t number);
+struct handle *handle_by_number(const struct fs *fs, uint64_t number);
 void handle_free(struct handle *handle);
 
 void handle_set_text(struct handle *handle, char *text, size_t size);

@@ -25,6 +25,7 @@ struct keep {
 	struct hold *hold;
 	struct handle *handle;  /* nobody else's */
 	struct loop_fd process; /* whose death ends it; fd -1: nobody's */
+	uint64_t started;       /* when that began, see proc.h */
 	struct loop_task end;
 	struct keep *prev, *next; /* in fs->keeps */
 };
@@ -97,6 +98,18 @@ static int open_process(pid_t pid)
 	return fd;
 }
 
+static void add_keep(struct keep *keep, struct hold *hold, struct handle *handle)
+{
+	struct fs *fs = hold->node->fs;
+
+	keep->fs = fs;
+	keep->hold = hold;
+	keep->handle = handle;
+	keep->handle->keep = keep;
+	keep->end.fn = on_end;
+	DL_APPEND(fs->keeps, keep);
+}
+
 int keep_begin(struct hold *hold, const struct request *request)
 {
 	enum store_hold policy = request->handle->policy.hold;
@@ -118,14 +131,55 @@ int keep_begin(struct hold *hold, const struct request *request)
 		free(keep);
 		return error;
 	}
-	keep->fs = fs;
-	keep->hold = hold;
-	keep->handle = handle_new(request, hold->node, O_RDWR);
-	keep->handle->keep = keep;
-	keep->end.fn = on_end;
-	DL_APPEND(fs->keeps, keep);
+	if (process >= 0)
+		keep->started = proc_started(request->handle->opener.pid);
+	add_keep(keep, hold, handle_new(request, hold->node, O_RDWR));
 	stake_add(hold, &(struct request){.kind = STAKE_KEPT, .handle = keep->handle});
 	return 0;
+}
+
+void keep_revive(struct hold *hold, struct handle *handle, uint64_t started)
+{
+	struct keep *keep = xzalloc(sizeof(*keep));
+
+	keep->process = (struct loop_fd){.fd = -1, .fn = on_process_ended};
+	keep->started = started;
+	add_keep(keep, hold, handle);
+	stake_revive(hold, STAKE_KEPT, handle, 0);
+}
+
+/* Its number may be another's by now. */
+static int find_process(const struct keep *keep)
+{
+	pid_t pid = keep->handle->opener.pid;
+	int fd = proc_open(pid);
+
+	if (fd >= 0 && proc_started(pid) != keep->started) {
+		close(fd);
+		return -ESRCH;
+	}
+	return fd;
+}
+
+void keep_revived(struct hold *hold)
+{
+	struct keep *keep = keep_of(hold);
+
+	if (!keep || keep->handle->policy.hold != STORE_HOLD_PROCESS)
+		return;
+	int fd = find_process(keep);
+	if (fd >= 0) {
+		keep->process.fd = fd;
+		if (loop_fd_add(keep->fs->loop, &keep->process, LOOP_READ) == 0)
+			return;
+	}
+	log_info("lock %s: process %d has ended", hold->node->path, (int)keep->handle->opener.pid);
+	keep_release(hold, NULL, NULL);
+}
+
+uint64_t keep_started(const struct keep *keep)
+{
+	return keep->started;
 }
 
 struct keep *keep_of(const struct hold *hold)
@@ -146,6 +200,15 @@ void keep_release(struct hold *hold, hold_done_fn *fn, void *user)
 	struct keep *keep = keep_of(hold);
 
 	hold_release(hold, fn, user);
+	if (keep)
+		keep_free(keep);
+}
+
+void keep_drop(struct hold *hold)
+{
+	struct keep *keep = keep_of(hold);
+
+	hold_free(hold);
 	if (keep)
 		keep_free(keep);
 }

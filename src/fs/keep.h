@@ -27,6 +27,16 @@ bool keep_is_possible(const struct request *request);
  */
 int keep_begin(struct hold *hold, const struct request *request);
 
+/*
+ * That of another process, with its handle; started: as keep_started said there.  When the lock is
+ * adopted, keep_revived; if it can't be, keep_drop frees both.
+ */
+void keep_revive(struct hold *hold, struct handle *handle, uint64_t started);
+void keep_revived(struct hold *hold);
+void keep_drop(struct hold *hold);
+/* When the process was started whose death ends it; 0: there is none. */
+uint64_t keep_started(const struct keep *keep);
+
 /* The keep of a hold, or NULL. */
 struct keep *keep_of(const struct hold *hold);
 

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <utlist.h>
 
 #include "base/log.h"
@@ -14,6 +15,7 @@
 #include "fs/keep.h"
 #include "fs/locks.h"
 #include "fs/node.h"
+#include "fs/revive.h"
 #include "fs/steps.h"
 #include "lock/lockspace.h"
 
@@ -23,9 +25,10 @@ static void linked(struct request *request)
 	struct node *node = request->node;
 	struct handle *handle = take(request->handle);
 	struct hold *hold = hold_of_handle(handle);
+	struct hold *source = keep_hold_of(request->source, request->uid);
 	struct stat attr;
 
-	if (!keep_hold_of(request->source, request->uid)) {
+	if (!source) {
 		/* What was linked has gone meanwhile. */
 		keep_release(hold, NULL, NULL);
 		handle_free(handle);
@@ -34,6 +37,8 @@ static void linked(struct request *request)
 		return;
 	}
 	node_link(request->source, node);
+	hold_enter(source);
+	hold_enter(hold);
 	node_lock_attr(node, lockspace_record(hold->holding), lockspace_token(hold->holding), false,
 		&attr);
 	stakes_close_handle(handle);
@@ -52,7 +57,9 @@ static void link_name(struct request *request)
 		reply_error(request, -EPERM);
 		return;
 	}
-	if (source->twin) {
+	bool is_done =
+		request->again && source->twin && strcmp(source->twin->path, request->path) == 0;
+	if (source->twin && !is_done) {
 		reply_error(request, -EMLINK);
 		return;
 	}

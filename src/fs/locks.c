@@ -16,12 +16,13 @@
 #include "fs/keep.h"
 #include "fs/node.h"
 #include "fs/request.h"
+#include "fs/revive.h"
 #include "fs/signals.h"
 #include "lock/lockspace.h"
 
 /* --- a loss --- */
 
-static void on_lost(void *user)
+void lock_lost(void *user)
 {
 	struct hold *hold = user;
 	const struct stake *stake;
@@ -29,7 +30,7 @@ static void on_lost(void *user)
 	hold->lost = true;
 	DL_FOREACH(hold->stakes, stake) {
 		if (stake->handle->poll)
-			poll_notify(take(stake->handle->poll));
+			poll_notify(hold->node->fs, stake->handle->poll);
 	}
 	signals_add(hold);
 	if (keep_of(hold))
@@ -161,8 +162,10 @@ static struct hold *hold_granted(struct request *request, struct holding *holdin
 	struct hold *hold = request->kind == STAKE_FCNTL ? NULL : hold_find(request);
 
 	if (hold) {
-		lockspace_release(hold->holding, NULL, NULL);
+		struct holding *former = hold->holding;
 		hold->holding = holding;
+		hold_enter(hold);
+		lockspace_release(former, NULL, NULL);
 	} else {
 		hold = hold_new(request->node, holding);
 		hold->of_ranges = request->kind == STAKE_FCNTL;
@@ -269,7 +272,8 @@ void lock_ask(struct request *request)
 		.is_kin = is_kin,
 		.record = &record,
 		.on_taken = on_taken,
-		.on_lost = on_lost,
+		.on_lost = lock_lost,
+		.mark = request->mark,
 		.user = request};
 	request->holding = lockspace_take(request->fs->space, &take_request);
 	ranges_fini(&record.ranges);
@@ -300,14 +304,31 @@ bool lock_has_lost(const struct request *request)
 	return false;
 }
 
+/* What another process has taken for this very request, and could not say any more. */
+static struct hold *find_own(const struct request *request)
+{
+	struct hold *hold;
+
+	if (!request->again || request->kind != STAKE_CREATE)
+		return NULL;
+	DL_FOREACH(request->node->holds, hold) {
+		if (!hold->lost && lockspace_mark(hold->holding) == request->mark)
+			return hold;
+	}
+	return NULL;
+}
+
 void lock_for_request(struct request *request)
 {
-	struct hold *hold = hold_find(request);
+	struct hold *hold = hold_find(request), *own = find_own(request);
 
 	if (request->node->status) {
 		lock_refuse(request, -EPERM);
 	} else if (lock_has_lost(request)) {
 		lock_refuse(request, -EIO);
+	} else if (own) {
+		stake_add(own, request);
+		request->next(request);
 	} else if (hold && is_flock_conversion(request, hold)) {
 		hold_release(hold, NULL, NULL);
 		lock_ask(request);

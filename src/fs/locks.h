@@ -19,5 +19,8 @@ void lock_ask(struct request *request);
 /* True if it has lost one, and has to say first that it knows. */
 bool lock_has_lost(const struct request *request);
 
+/* As lockspace_lost_fn, of a hold. */
+void lock_lost(void *user);
+
 /* Answers such a request with an error, and lets go of what was made for it. */
 void lock_refuse(struct request *request, int error);

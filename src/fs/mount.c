@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <limits.h>
+#include <linux/fuse.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,6 +21,7 @@
 #include "fs/node.h"
 #include "fs/reaper.h"
 #include "fs/request.h"
+#include "fs/revive.h"
 #include "fs/signals.h"
 #include "fs/stake.h"
 
@@ -30,7 +32,13 @@ enum {
 	REQUESTS_PER_TURN = 64,
 	/* Nodes that nobody has open and the kernel need not forget. */
 	MAX_IDLE_NODES = 1000,
+	/* As a power of two: so many no process can open. */
+	HANDLES_PER_MS = 20,
 };
+
+/* Of the kernel's protocol, in words that its older headers do not have. */
+enum { NOTIFY_RESEND = 7, INIT_CAN_RESEND = 1 << 7 /* in flags2 */ };
+static const uint64_t RESENT = (uint64_t)1 << 63; /* in a request's number */
 
 struct mount {
 	struct fs fs;
@@ -38,6 +46,10 @@ struct mount {
 	struct fuse_buf buffer;
 	struct loop_fd watch;
 	bool mounted;
+	uint64_t unique;  /* of the request that is being processed */
+	bool can_resend;  /* the kernel */
+	bool is_resumed;  /* it was another process that has mounted */
+	bool is_resuming; /* and what that one has not answered is still being asked */
 	int reaper;
 	const struct mount_events *events;
 	void *user;
@@ -57,7 +69,11 @@ static struct request *request_new(fuse_req_t req, const char *name_of_op)
 	request->uid = caller->uid;
 	request->gid = caller->gid;
 	request->pid = caller->pid;
+	request->mark = mount->unique & ~RESENT;
+	request->again = mount->unique & RESENT;
 	DL_APPEND2(mount->fs.requests, request, prev, next_request);
+	if (request->again)
+		fs_recall(request);
 	return request;
 }
 
@@ -84,7 +100,13 @@ static fuse_req_t end_request(struct request *request, const char *result)
 
 void reply_error(struct request *request, int error)
 {
+	/* It was there when it was asked for first. */
+	if (error == -ENOENT && request->again && request->removes)
+		error = 0;
+	struct ledger *ledger = request->fs->ledger;
+	ledger_slot slot = request->slot;
 	fuse_reply_err(end_request(request, error ? strerror(-error) : "done"), -error);
+	ledger_drop(ledger, &slot);
 }
 
 /* Timeouts of 0: what the kernel remembers of a name or its attributes may be wrong at once. */
@@ -97,8 +119,9 @@ void reply_entry(struct request *request, struct node *node, const struct stat *
 {
 	struct fuse_entry_param entry = entry_of(node, attr);
 
+	node_looked_up(node);
 	if (fuse_reply_entry(end_request(request, "found"), &entry) < 0)
-		node_unref(node, 1);
+		node_forget(node, 1);
 }
 
 void reply_attr(struct request *request, const struct stat *attr)
@@ -108,7 +131,7 @@ void reply_attr(struct request *request, const struct stat *attr)
 
 static struct fuse_file_info file_info(struct handle *handle)
 {
-	return (struct fuse_file_info){.fh = (uintptr_t)handle,
+	return (struct fuse_file_info){.fh = handle->number,
 		.flags = handle->flags,
 		.direct_io = !handle->node->is_directory};
 }
@@ -123,9 +146,14 @@ static void undo_open(struct handle *handle)
 void reply_open(struct request *request, struct handle *handle)
 {
 	struct fuse_file_info info = file_info(handle);
+	struct ledger *ledger = request->fs->ledger;
 
+	handle->mark = request->mark;
+	handle_enter(handle);
 	if (fuse_reply_open(end_request(request, "open"), &info) < 0)
 		undo_open(handle);
+	else
+		ledger_count(ledger, handle->slot, 1);
 }
 
 void reply_create(struct request *request, struct handle *handle, const struct stat *attr)
@@ -133,11 +161,17 @@ void reply_create(struct request *request, struct handle *handle, const struct s
 	struct node *node = handle->node;
 	struct fuse_file_info info = file_info(handle);
 	struct fuse_entry_param entry = entry_of(node, attr);
+	struct ledger *ledger = request->fs->ledger;
 
-	if (fuse_reply_create(end_request(request, "created"), &entry, &info) == 0)
+	handle->mark = request->mark;
+	node_looked_up(node);
+	handle_enter(handle);
+	if (fuse_reply_create(end_request(request, "created"), &entry, &info) == 0) {
+		ledger_count(ledger, handle->slot, 1);
 		return;
+	}
 	undo_open(handle);
-	node_unref(node, 1);
+	node_forget(node, 1);
 }
 
 void reply_data(struct request *request, const void *data, size_t size)
@@ -222,15 +256,19 @@ bool request_in_group(const struct request *request, gid_t gid)
 	return false;
 }
 
-void poll_notify(void *poll)
+/* libfuse has a handle for this that no other process could make. */
+void poll_notify(struct fs *fs, uint64_t poll)
 {
-	fuse_lowlevel_notify_poll(poll);
-	poll_free(poll);
-}
+	const struct mount *mount = container_of(fs, struct mount, fs);
+	struct {
+		struct fuse_out_header header;
+		struct fuse_notify_poll_wakeup_out wakeup;
+	} notice = {
+		.header = {.len = sizeof(notice), .error = FUSE_NOTIFY_POLL}, .wakeup.kh = poll};
 
-void poll_free(void *poll)
-{
-	fuse_pollhandle_destroy(poll);
+	/* It fails if nobody polls any more. */
+	if (write(fuse_session_fd(mount->session), &notice, sizeof(notice)) < 0)
+		log_trace("nobody polls: %s", strerror(errno));
 }
 
 /* --- libfuse's calls --- */
@@ -242,9 +280,27 @@ static struct node *node_of(fuse_req_t req, fuse_ino_t ino)
 	return node_by_inode(&mount->fs, ino);
 }
 
-static struct handle *handle_of(const struct fuse_file_info *info)
+static struct handle *find_handle(fuse_req_t req, const struct fuse_file_info *info)
 {
-	return info ? (struct handle *)(uintptr_t)info->fh : NULL;
+	struct mount *mount = fuse_req_userdata(req);
+
+	return info ? handle_by_number(&mount->fs, info->fh) : NULL;
+}
+
+/* Answers if there is none: what it was may have been closed by another process before us. */
+static struct handle *handle_of(fuse_req_t req, const struct fuse_file_info *info)
+{
+	struct handle *handle = find_handle(req, info);
+
+	if (!handle)
+		fuse_reply_err(req, EBADF);
+	return handle;
+}
+
+/* What another process has opened for this request, and may not have been able to say. */
+static struct handle *opened_before(const struct request *request)
+{
+	return request->again ? fs_opened_before(request->fs, request->mark) : NULL;
 }
 
 static void do_init(void *user, struct fuse_conn_info *conn)
@@ -272,7 +328,7 @@ static void do_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
 	struct node *node = node_of(req, ino);
 
 	if (node && node->parent)
-		node_unref(node, count);
+		node_forget(node, count);
 	fuse_reply_none(req);
 }
 
@@ -281,14 +337,14 @@ static void do_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 	for (size_t i = 0; i < count; i++) {
 		struct node *node = node_of(req, forgets[i].ino);
 		if (node && node->parent)
-			node_unref(node, forgets[i].nlookup);
+			node_forget(node, forgets[i].nlookup);
 	}
 	fuse_reply_none(req);
 }
 
 static void do_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
 {
-	fs_getattr(request_new(req, "GETATTR"), node_of(req, ino), handle_of(info));
+	fs_getattr(request_new(req, "GETATTR"), node_of(req, ino), find_handle(req, info));
 }
 
 static void do_setattr(
@@ -306,7 +362,8 @@ static void do_setattr(
 
 	for (size_t i = 0; i < ARRAY_SIZE(map); i++)
 		changes |= to_set & map[i].theirs ? map[i].ours : 0;
-	fs_setattr(request_new(req, "SETATTR"), node_of(req, ino), handle_of(info), attr, changes);
+	fs_setattr(request_new(req, "SETATTR"), node_of(req, ino), find_handle(req, info), attr,
+		changes);
 }
 
 static void do_access(fuse_req_t req, fuse_ino_t ino, int mask)
@@ -321,73 +378,132 @@ static void do_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
 static void do_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	fs_rmdir(request_new(req, "RMDIR"), node_of(req, parent), name);
+	struct request *request = request_new(req, "RMDIR");
+
+	request->removes = true;
+	fs_rmdir(request, node_of(req, parent), name);
 }
 
 static void do_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	fs_unlink(request_new(req, "UNLINK"), node_of(req, parent), name);
+	struct request *request = request_new(req, "UNLINK");
+
+	request->removes = true;
+	fs_unlink(request, node_of(req, parent), name);
 }
 
 static void do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	struct fuse_file_info *info)
 {
-	fs_create(request_new(req, "CREATE"), node_of(req, parent), name, info->flags);
+	struct request *request = request_new(req, "CREATE");
+	struct handle *handle = opened_before(request);
+
+	if (handle)
+		fs_created(request, handle);
+	else
+		fs_create(request, node_of(req, parent), name, info->flags);
 }
 
 static void do_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
 {
-	fs_open(request_new(req, "OPEN"), node_of(req, ino), info->flags);
+	struct request *request = request_new(req, "OPEN");
+	struct handle *handle = opened_before(request);
+
+	if (handle)
+		reply_open(request, handle);
+	else
+		fs_open(request, node_of(req, ino), info->flags);
 }
 
 static void do_read(
 	fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *info)
 {
-	fs_read(request_new(req, "READ"), handle_of(info), size, offset);
+	struct handle *handle = handle_of(req, info);
+
+	if (handle)
+		fs_read(request_new(req, "READ"), handle, size, offset);
 }
 
 static void do_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
 	struct fuse_file_info *info)
 {
-	fs_write(request_new(req, "WRITE"), handle_of(info), data, size, offset,
-		info->flags & O_APPEND);
+	struct handle *handle = handle_of(req, info);
+
+	if (handle)
+		fs_write(request_new(req, "WRITE"), handle, data, size, offset,
+			info->flags & O_APPEND);
 }
 
 static void do_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
 {
-	fs_flush(request_new(req, "FLUSH"), handle_of(info), info->lock_owner);
+	struct handle *handle = find_handle(req, info);
+
+	if (handle)
+		fs_flush(request_new(req, "FLUSH"), handle, info->lock_owner);
+	else
+		fuse_reply_err(req, 0);
 }
 
 static void do_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
 {
-	fs_release(request_new(req, "RELEASE"), handle_of(info));
+	struct handle *handle = find_handle(req, info);
+
+	if (handle)
+		fs_release(request_new(req, "RELEASE"), handle);
+	else
+		fuse_reply_err(req, 0);
 }
 
 static void do_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *info)
 {
-	fs_fsync(request_new(req, "FSYNC"), handle_of(info));
+	struct handle *handle = handle_of(req, info);
+
+	if (handle)
+		fs_fsync(request_new(req, "FSYNC"), handle);
 }
 
 static void do_poll(
 	fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info, struct fuse_pollhandle *poll)
 {
-	fs_poll(request_new(req, "POLL"), handle_of(info), poll);
+	const struct mount *mount = fuse_req_userdata(req);
+	const struct fuse_poll_in *asked =
+		(const void *)((const struct fuse_in_header *)mount->buffer.mem + 1);
+	struct handle *handle = handle_of(req, info);
+
+	if (handle)
+		fs_poll(request_new(req, "POLL"), handle, poll ? asked->kh : 0);
+	if (poll)
+		fuse_pollhandle_destroy(poll);
 }
 
 static void do_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
 {
-	fs_opendir(request_new(req, "OPENDIR"), node_of(req, ino));
+	struct request *request = request_new(req, "OPENDIR");
+	struct handle *handle = opened_before(request);
+
+	if (handle)
+		reply_open(request, handle);
+	else
+		fs_opendir(request, node_of(req, ino));
 }
 
 static void do_readdir(
 	fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *info)
 {
-	fs_readdir(request_new(req, "READDIR"), handle_of(info), size, offset);
+	struct handle *handle = handle_of(req, info);
+
+	if (handle)
+		fs_readdir(request_new(req, "READDIR"), handle, size, offset);
 }
 
 static void do_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
 {
-	fs_releasedir(request_new(req, "RELEASEDIR"), handle_of(info));
+	struct handle *handle = find_handle(req, info);
+
+	if (handle)
+		fs_releasedir(request_new(req, "RELEASEDIR"), handle);
+	else
+		fuse_reply_err(req, 0);
 }
 
 static void do_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *info)
@@ -397,7 +513,10 @@ static void do_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fus
 
 static void do_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info, int operation)
 {
-	fs_flock(request_new(req, "FLOCK"), handle_of(info), info->lock_owner, operation);
+	struct handle *handle = handle_of(req, info);
+
+	if (handle)
+		fs_flock(request_new(req, "FLOCK"), handle, info->lock_owner, operation);
 }
 
 /* A length of 0 means: to the end, however far that may be. */
@@ -409,15 +528,21 @@ static uint64_t last_byte(const struct flock *lock)
 static void do_setlk(
 	fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info, struct flock *lock, int wait)
 {
-	fs_setlk(request_new(req, wait ? "SETLKW" : "SETLK"), handle_of(info), info->lock_owner,
-		lock->l_type, (uint64_t)lock->l_start, last_byte(lock), wait);
+	struct handle *handle = handle_of(req, info);
+
+	if (handle)
+		fs_setlk(request_new(req, wait ? "SETLKW" : "SETLK"), handle, info->lock_owner,
+			lock->l_type, (uint64_t)lock->l_start, last_byte(lock), wait);
 }
 
 static void do_getlk(
 	fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info, struct flock *lock)
 {
-	fs_getlk(request_new(req, "GETLK"), handle_of(info), info->lock_owner, lock->l_type,
-		(uint64_t)lock->l_start, last_byte(lock));
+	struct handle *handle = handle_of(req, info);
+
+	if (handle)
+		fs_getlk(request_new(req, "GETLK"), handle, info->lock_owner, lock->l_type,
+			(uint64_t)lock->l_start, last_byte(lock));
 }
 
 static void do_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
@@ -549,12 +674,39 @@ static void end(struct mount *mount)
 	mount->events->ended(mount->user);
 }
 
+/* How the kernel begins is what another process has to know of it. */
+static void note_init(struct mount *mount, const struct fuse_buf *buffer)
+{
+	const struct fuse_in_header *header = buffer->mem;
+	struct fuse_init_in init = {0};
+	ledger_slot slot = 0;
+
+	if (header->opcode != FUSE_INIT)
+		return;
+	if (buffer->size >= sizeof(*header) + sizeof(init))
+		memcpy(&init, header + 1, sizeof(init));
+	mount->can_resend = init.flags & FUSE_INIT_EXT && init.flags2 & INIT_CAN_RESEND;
+	if (!mount->is_resumed)
+		ledger_put(mount->fs.ledger, &slot, LEDGER_INIT, buffer->mem, buffer->size);
+}
+
+static void process(struct mount *mount, const struct fuse_buf *buffer)
+{
+	note_init(mount, buffer);
+	mount->unique = ((const struct fuse_in_header *)buffer->mem)->unique;
+	fuse_session_process_buf(mount->session, buffer);
+}
+
 static void on_readable(struct loop_fd *watch, unsigned int events)
 {
 	struct mount *mount = container_of(watch, struct mount, watch);
 
 	for (int i = 0; i < REQUESTS_PER_TURN && mount->mounted; i++) {
 		int size = fuse_session_receive_buf(mount->session, &mount->buffer);
+		if (size == -EAGAIN && mount->is_resuming) {
+			mount->is_resuming = false;
+			fs_revived(&mount->fs);
+		}
 		if (size == -EAGAIN || size == -EINTR)
 			return;
 		if (size <= 0) {
@@ -563,7 +715,7 @@ static void on_readable(struct loop_fd *watch, unsigned int events)
 		}
 		/* The process may have been stopped between any two requests. */
 		loop_run_deadlines(mount->fs.loop);
-		fuse_session_process_buf(mount->session, &mount->buffer);
+		process(mount, &mount->buffer);
 	}
 }
 
@@ -577,6 +729,8 @@ int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
 	mount->fs.loop = loop;
 	mount->fs.store = store;
 	mount->fs.space = space;
+	mount->fs.ledger = store->ledger;
+	mount->fs.handle_numbers = (uint64_t)loop_clock() << HANDLES_PER_MS;
 	mount->fs.options = *options;
 	mount->events = events;
 	mount->user = user;
@@ -591,13 +745,22 @@ int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
 		free(mount);
 		return -EINVAL;
 	}
-	mount->reaper = reaper_start(options->mount_point);
-	if (mount->reaper < 0)
+	mount->is_resumed = options->resumes;
+	mount->reaper = options->resumes ? -1 : reaper_start(options->mount_point);
+	if (mount->reaper < 0 && !options->resumes)
 		log_warning("nobody will unmount if this process is killed: %s",
 			strerror(-mount->reaper));
 	nodes_init(&mount->fs);
 	*result = mount;
 	return 0;
+}
+
+static int serve(struct mount *mount)
+{
+	mount->mounted = true;
+	mount->watch.fd = fuse_session_fd(mount->session);
+	fcntl(mount->watch.fd, F_SETFL, O_NONBLOCK);
+	return loop_fd_add(mount->fs.loop, &mount->watch, LOOP_READ);
 }
 
 int mount_attach(struct mount *mount)
@@ -614,10 +777,58 @@ int mount_attach(struct mount *mount)
 	}
 	if (proc_mount_device(where, &device))
 		reaper_arm(mount->reaper, device);
-	mount->mounted = true;
-	mount->watch.fd = fuse_session_fd(mount->session);
-	fcntl(mount->watch.fd, F_SETFL, O_NONBLOCK);
-	return loop_fd_add(mount->fs.loop, &mount->watch, LOOP_READ);
+	return serve(mount);
+}
+
+struct mount_ends mount_ends(const struct mount *mount)
+{
+	return (struct mount_ends){.device = mount->watch.fd, .reaper = mount->reaper};
+}
+
+bool mount_is_resumable(const struct mount *mount)
+{
+	return mount->can_resend;
+}
+
+/* libfuse is told what it would have been told; that it answers an old question does no harm. */
+static void read_init(void *user, ledger_slot slot, uint64_t count, const void *data, size_t size)
+{
+	struct mount *mount = user;
+	char *copy = xzalloc(size);
+
+	memcpy(copy, data, size);
+	process(mount, &(struct fuse_buf){.mem = copy, .size = size});
+	free(copy);
+}
+
+static int ask_again(int device)
+{
+	struct fuse_out_header notice = {.len = sizeof(notice), .error = NOTIFY_RESEND};
+
+	return write(device, &notice, sizeof(notice)) < 0 ? -errno : 0;
+}
+
+int mount_resume(struct mount *mount, const struct mount_ends *ends)
+{
+	char device[32];
+
+	mount->reaper = ends->reaper;
+	snprintf(device, sizeof(device), "/dev/fd/%d", ends->device);
+	if (fuse_session_mount(mount->session, device) != 0) {
+		log_error("can't serve the mount of the former process: %s", last_message);
+		return -EIO;
+	}
+	ledger_each(mount->fs.ledger, LEDGER_INIT, read_init, mount);
+	fs_revive(&mount->fs);
+	mount->is_resuming = true;
+	int error = ask_again(ends->device);
+	if (error) {
+		log_error("the kernel does not ask again what the former process has not "
+			  "answered: %s",
+			strerror(-error));
+		return error;
+	}
+	return serve(mount);
 }
 
 void mount_tidy(struct mount *mount)
@@ -633,7 +844,11 @@ void mount_detach(struct mount *mount)
 	mount->mounted = false;
 	loop_fd_remove(&mount->watch);
 	fuse_session_unmount(mount->session);
-	reaper_dismiss(mount->reaper);
+	/* libfuse knows nothing of what it has not mounted. */
+	if (mount->is_resumed)
+		reaper_unmount(mount->reaper);
+	else
+		reaper_dismiss(mount->reaper);
 	mount->reaper = -1;
 }
 

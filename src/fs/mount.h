@@ -23,6 +23,7 @@ struct mount_events {
  * Prepares a mount.  args: a program's name and FUSE's own options, each behind "-o"; source: what
  * to show as the mounted device.  Returns 0 and *result, or -EINVAL after logging what is wrong.
  * options is copied, its strings are borrowed.  To be called before anything starts threads.
+ * What another process needs to go on is entered into the store's ledger, if it has one.
  */
 int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
 	const struct fs_options *options, int argc, char **argv, const struct mount_events *events,
@@ -30,6 +31,24 @@ int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
 
 /* Mounts.  Returns 0, or -errno after logging what is wrong. */
 int mount_attach(struct mount *mount);
+
+/* What keeps a mount alive while no process serves it. */
+struct mount_ends {
+	int device; /* /dev/fuse */
+	int reaper; /* whoever closes the last one of these has it unmounted */
+};
+
+/* Borrowed.  Once it is mounted; to be passed on only if the kernel asks a new process again what
+ * the old one has not answered, which it does since Linux 6.9. */
+struct mount_ends mount_ends(const struct mount *mount);
+bool mount_is_resumable(const struct mount *mount);
+
+/*
+ * Instead of mounting: serves what another process has mounted, with these ends, which are taken
+ * over; the store has resumed that one's session.  Returns 0, or -errno after logging what is
+ * wrong.
+ */
+int mount_resume(struct mount *mount, const struct mount_ends *ends);
 
 /* For every now and again: has the kernel forget names if they are many. */
 void mount_tidy(struct mount *mount);

@@ -158,6 +158,15 @@ static void created(struct request *request)
 	reply_create(request, request->handle, &attr);
 }
 
+void fs_created(struct request *request, struct handle *handle)
+{
+	const struct hold *hold = hold_of_handle(handle);
+
+	request->handle = handle;
+	request->kind = hold && hold_has_stake(hold, STAKE_CREATE) ? STAKE_CREATE : STAKE_FLOCK;
+	created(request);
+}
+
 static void create(struct request *request)
 {
 	struct node *parent = request->node;
@@ -209,6 +218,14 @@ static void on_evicted(void *user, int result)
 	reply_error(user, result == STORE_GONE ? -ENOENT : result);
 }
 
+static void evict(struct request *request, uint64_t token)
+{
+	struct store *store = request->fs->store;
+
+	request_aim(request, token);
+	store->ops->evict(store, request->path, token, request->uid, on_evicted, request);
+}
+
 /* A lock that goes by its name only is its creator's on every machine. */
 static bool may_unlink_from_here(const struct request *request, const struct store_view *view)
 {
@@ -224,9 +241,7 @@ static void on_seen(void *user, int result, struct store_view *view)
 	bool always = every_name_exists(request->node);
 
 	if (!result && may_unlink_from_here(request, view)) {
-		struct store *store = request->fs->store;
-		store->ops->evict(
-			store, request->path, view->token, request->uid, on_evicted, request);
+		evict(request, view->token);
 		return;
 	}
 	if (!result && view->kind == STORE_KIND_LOCK)
@@ -284,9 +299,17 @@ static void unlink_name(struct request *request)
 	struct node *node = find_lock(request);
 	struct hold *hold = node ? find_hold_of_uid(node, request->uid) : NULL;
 
-	if (hold && (hold_has_stake(hold, STAKE_CREATE) || keep_of(hold)))
+	if (request->aim && !(hold && lockspace_token(hold->holding) == request->aim)) {
+		/* What it was about is gone, or on its way. */
+		evict(request, request->aim);
+		return;
+	}
+	if (hold && (hold_has_stake(hold, STAKE_CREATE) || keep_of(hold))) {
+		request_aim(request, lockspace_token(hold->holding));
 		keep_release(hold, on_released, request);
-	else if (hold)
+		return;
+	}
+	if (hold)
 		reply_error(request, 0); /* lives until unlock or close */
 	else if (node && is_held_here(node))
 		reply_error(request, -EBUSY);

@@ -7,6 +7,7 @@
 #include "event/loop.h"
 #include "fs/fs.h"
 #include "fs/handle.h"
+#include "fs/revive.h"
 #include "fs/stake.h"
 #include "store/policy.h"
 
@@ -120,16 +121,39 @@ void node_unref(struct node *node, uint64_t count)
 	}
 }
 
+void node_looked_up(struct node *node)
+{
+	node->lookups++;
+	if (node->slot)
+		ledger_count(node->fs->ledger, node->slot, node->lookups);
+	else
+		node_enter(node);
+}
+
+void node_forget(struct node *node, uint64_t count)
+{
+	struct ledger *ledger = node->fs->ledger;
+
+	node->lookups -= count < node->lookups ? count : node->lookups;
+	if (node->lookups)
+		ledger_count(ledger, node->slot, node->lookups);
+	else
+		ledger_drop(ledger, &node->slot);
+	node_unref(node, count);
+}
+
 void node_set_directory(struct node *node, const struct store_directory *directory)
 {
 	struct timespec started = node->fs->started;
+	bool is_news = memcmp(&node->directory, directory, sizeof(*directory)) != 0;
 
 	node->directory = *directory;
 	node->read_at = loop_clock();
-	if (directory->ctime.tv_sec)
-		return;
 	/* One that has no key of its own: something below it makes it exist. */
-	node->directory.atime = node->directory.mtime = node->directory.ctime = started;
+	if (!directory->ctime.tv_sec)
+		node->directory.atime = node->directory.mtime = node->directory.ctime = started;
+	if (is_news && (node->lookups || !node->parent))
+		node_enter(node);
 }
 
 bool node_is_fresh(const struct node *node)

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <uthash.h>
 
+#include "base/ledger.h"
 #include "store/store.h"
 
 struct fs;
@@ -33,6 +34,8 @@ struct node {
 	const struct status_entry *status; /* NULL, unless it is ours: see status.h */
 	struct node *parent;               /* NULL for the root */
 	uint64_t references;               /* of the kernel's lookups, handles and nodes below */
+	uint64_t lookups;                  /* the first of these */
+	ledger_slot slot;                  /* while there are any */
 	UT_hash_handle hh;
 
 	/* Of a lock file that link(2) has given two names: the other name, and the number of both.
@@ -64,6 +67,9 @@ struct node *node_by_inode(struct fs *fs, uint64_t inode);
 void node_ref(struct node *node);
 /* The node may be gone afterwards. */
 void node_unref(struct node *node, uint64_t count);
+/* A reference becomes the kernel's, or so many of the kernel's are gone. */
+void node_looked_up(struct node *node);
+void node_forget(struct node *node, uint64_t count);
 
 /* Remembers what was just read of a directory. */
 void node_set_directory(struct node *node, const struct store_directory *directory);

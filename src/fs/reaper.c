@@ -35,7 +35,7 @@ static int close_range(unsigned int first, unsigned int last, int flags)
 }
 #endif
 
-enum { ARM, FORGET_NAMES, DISMISS };
+enum { ARM, FORGET_NAMES, UNMOUNT, DISMISS };
 
 /* Without a gap, whose bytes nobody would have set. */
 struct message {
@@ -77,6 +77,8 @@ static void reap(int fd, const char *mount_point)
 	while (recv(fd, &message, sizeof(message), 0) == (ssize_t)sizeof(message)) {
 		if (message.what == DISMISS)
 			return;
+		if (message.what == UNMOUNT)
+			break;
 		if (message.what == ARM)
 			device = message.device;
 		else if (is_mounted(mount_point, device))
@@ -146,6 +148,18 @@ void reaper_forget_names(int fd)
 	/* If it has not done the last one yet, this is not needed. */
 	if (fd >= 0)
 		(void)send(fd, &message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+void reaper_unmount(int fd)
+{
+	struct message message = {.what = UNMOUNT};
+
+	if (fd < 0)
+		return;
+	/* It says nothing, but its end can be heard. */
+	if (send(fd, &message, sizeof(message), MSG_NOSIGNAL) > 0)
+		(void)recv(fd, &message, sizeof(message), 0);
+	close(fd);
 }
 
 void reaper_dismiss(int fd)

@@ -26,5 +26,8 @@ void reaper_arm(int fd, dev_t device);
  */
 void reaper_forget_names(int fd);
 
+/* Has it remove the mount, waits until it has, and closes the descriptor, which may be negative. */
+void reaper_unmount(int fd);
+
 /* The mount has ended in order; closes the descriptor, which may be negative. */
 void reaper_dismiss(int fd);

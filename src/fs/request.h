@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+#include "base/ledger.h"
 #include "store/store.h"
 
 struct fs;
@@ -25,6 +26,15 @@ struct request {
 	struct fs *fs;
 	void *fuse; /* libfuse's own */
 	const char *name_of_op;
+	uint64_t mark; /* which no other request of this mount has, ever */
+	bool removes;  /* a name: that it is gone, then, is no error if it is asked `again` */
+	/*
+	 * What it removes, as the store tells it from a later one of that name; 0: not known yet.
+	 * If it is asked again that may be gone, and the name another's.
+	 */
+	uint64_t aim;
+	ledger_slot slot; /* of it */
+	bool again;       /* another process may have begun with it, but has not replied */
 	uid_t uid;
 	gid_t gid;
 	pid_t pid; /* a thread's; 0 if not visible */
@@ -86,12 +96,14 @@ struct entry_buffer {
 bool add_entry(struct request *request, struct entry_buffer *buffer, const char *name,
 	uint64_t inode, mode_t type, off_t next_offset);
 
+/* Sets request->aim for good, before that is removed. */
+void request_aim(struct request *request, uint64_t aim);
+
 /* fn is called, from the loop, when the caller gets a signal.  To be called last. */
 void request_on_interrupt(struct request *request, void (*fn)(struct request *request));
 
 /* True if the caller is a member of that group. */
 bool request_in_group(const struct request *request, gid_t gid);
 
-/* Wakes those who poll, with the handle that fs_poll was given, and frees it. */
-void poll_notify(void *poll);
-void poll_free(void *poll);
+/* Wakes those who poll, by the number that fs_poll was given. */
+void poll_notify(struct fs *fs, uint64_t poll);

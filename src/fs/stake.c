@@ -4,9 +4,11 @@
 #include <utlist.h>
 
 #include "base/util.h"
+#include "fs/fs.h"
 #include "fs/handle.h"
 #include "fs/node.h"
 #include "fs/request.h"
+#include "fs/revive.h"
 #include "fs/signals.h"
 #include "lock/lockspace.h"
 
@@ -118,25 +120,35 @@ struct stake *stake_find(const struct hold *hold, const struct request *request)
 	return NULL;
 }
 
+struct stake *stake_revive(
+	struct hold *hold, enum stake_kind kind, struct handle *handle, uint64_t owner)
+{
+	struct stake *stake = xzalloc(sizeof(*stake));
+
+	stake->kind = kind;
+	stake->handle = handle;
+	stake->owner = owner;
+	stake->hold = hold;
+	DL_APPEND(hold->stakes, stake);
+	DL_APPEND2(handle->stakes, stake, handle_prev, handle_next);
+	hold->node->fcntl_stakes += kind == STAKE_FCNTL;
+	return stake;
+}
+
 void stake_add(struct hold *hold, const struct request *request)
 {
 	struct stake *stake = stake_find(hold, request);
 
 	if (!stake) {
-		stake = xzalloc(sizeof(*stake));
-		stake->kind = (enum stake_kind)request->kind;
-		stake->handle = request->handle;
-		stake->owner = request->owner;
+		stake = stake_revive(
+			hold, (enum stake_kind)request->kind, request->handle, request->owner);
 		stake->pid = request->pid;
-		stake->hold = hold;
-		DL_APPEND(hold->stakes, stake);
-		DL_APPEND2(stake->handle->stakes, stake, handle_prev, handle_next);
-		hold->node->fcntl_stakes += stake->kind == STAKE_FCNTL;
 	}
 	if (stake->kind == STAKE_FCNTL)
 		ranges_set(&stake->ranges, (struct range){.start = request->start,
 						   .end = request->end,
 						   .exclusive = request->exclusive});
+	hold_enter(hold);
 }
 
 void stake_free(struct stake *stake)
@@ -145,11 +157,13 @@ void stake_free(struct stake *stake)
 	DL_DELETE2(stake->handle->stakes, stake, handle_prev, handle_next);
 	stake->hold->node->fcntl_stakes -= stake->kind == STAKE_FCNTL;
 	ranges_fini(&stake->ranges);
+	hold_enter(stake->hold);
 	free(stake);
 }
 
-static void hold_free(struct hold *hold)
+void hold_free(struct hold *hold)
 {
+	ledger_drop(hold->node->fs->ledger, &hold->slot);
 	while (hold->stakes)
 		stake_free(hold->stakes);
 	signals_remove(hold);

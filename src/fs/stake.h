@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/ledger.h"
 #include "base/ranges.h"
 
 struct handle;
@@ -49,6 +50,7 @@ struct hold {
 	bool lost;
 	bool of_ranges; /* the lock is of its stake's ranges */
 	struct stake *stakes;
+	ledger_slot slot;
 	struct hold *prev, *next; /* in node->holds */
 
 	/* If it was lost: what its holders are about to get, or 0, and who got it last, or 0. */
@@ -73,6 +75,9 @@ struct hold *hold_new(struct node *node, struct holding *holding);
 
 /* Adds the request's reason, once. */
 void stake_add(struct hold *hold, const struct request *request);
+/* One of another process. */
+struct stake *stake_revive(
+	struct hold *hold, enum stake_kind kind, struct handle *handle, uint64_t owner);
 /* That of the request, to lock or unlock, in this hold; or NULL. */
 struct stake *stake_find(const struct hold *hold, const struct request *request);
 void stake_free(struct stake *stake);
@@ -95,5 +100,7 @@ void stakes_close_owner(struct node *node, uint64_t owner);
 /* The handle is gone: ends all its stakes. */
 void stakes_close_handle(struct handle *handle);
 
+/* Frees one whose lock is not its own. */
+void hold_free(struct hold *hold);
 /* Frees the holds of a node whose locks are gone already, at the end of the program. */
 void holds_free(struct node *node);

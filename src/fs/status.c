@@ -32,7 +32,7 @@ static const struct status_entry files[] = {
 
 /* --- names --- */
 
-static const struct status_entry *find_entry(const struct node *parent, const char *name)
+const struct status_entry *status_of(const struct node *parent, const char *name)
 {
 	if (!parent->parent && strcmp(name, directory.name) == 0)
 		return &directory;
@@ -60,7 +60,7 @@ static void get_attr(const struct node *node, struct stat *attr)
 
 bool status_lookup(struct request *request, struct node *parent, const char *name)
 {
-	const struct status_entry *entry = find_entry(parent, name);
+	const struct status_entry *entry = status_of(parent, name);
 	struct stat attr;
 
 	if (!entry && !parent->status)

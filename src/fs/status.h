@@ -12,6 +12,10 @@
 struct handle;
 struct node;
 struct request;
+struct status_entry;
+
+/* Which of them a name is; NULL if it is none. */
+const struct status_entry *status_of(const struct node *parent, const char *name);
 
 /* Answers the lookup and returns true, if the name is .latchfs in the root or below it. */
 bool status_lookup(struct request *request, struct node *parent, const char *name);

@@ -58,6 +58,7 @@ static void start_write(struct holding *holding)
 	struct store *store = holding->space->store;
 
 	holding->writing = holding->record.version;
+	holding_enter(holding);
 	store->ops->write(store, &holding->place, on_written, holding);
 }
 

@@ -4,6 +4,7 @@
 
 #include <uthash.h>
 
+#include "base/ledger.h"
 #include "base/metrics.h"
 #include "event/loop.h"
 #include "lock/lockspace.h"
@@ -44,6 +45,12 @@ struct holding {
 
 	int64_t asked_at, granted_at; /* on loop_clock(); 0: not held */
 
+	ledger_slot slot;
+	uint64_t mark;      /* of the request */
+	bool is_absent;     /* another process's, which nobody has asked for again */
+	UT_hash_handle hh;  /* by id, in space->adoptable */
+	UT_hash_handle hh2; /* by mark, in space->absent */
+
 	struct waiter *released; /* wait for the place to be left */
 	struct waiter *parted;   /* wait for a part to be given back, by the record's version */
 	uint64_t writing;        /* the record's version that the store was given; 0 = none */
@@ -63,6 +70,7 @@ struct lockspace {
 	struct loop *loop;
 	struct store *store;
 	int timeout;
+	struct ledger *ledger; /* the store's */
 	struct lockspace_limits limits;
 	struct named_lock *locks; /* by path */
 	struct holding *answers;
@@ -80,6 +88,9 @@ struct lockspace {
 	size_t content; /* bytes that the holders have written, all together */
 	int64_t claims_complained_at, content_complained_at;
 	struct lock_metrics metrics;
+
+	/* While another process's locks are revived. */
+	struct holding *adoptable, *absent;
 };
 
 /* One name with something local going on: there is one while it has claims or is read. */
@@ -123,6 +134,14 @@ extern const struct store_events lockspace_events;
 /* The queue is to be read, once more if it is just being read. */
 void named_read_again(struct named_lock *named);
 
+/* revive.c */
+/* Enters how the claim stands into the ledger: also when the store was just asked for something,
+ * which it sends no sooner than in the next turn. */
+void holding_enter(struct holding *holding);
+/* The absent one of that mark, which is asked for again from now on; or NULL. */
+struct holding *lockspace_take_absent(
+	struct lockspace *space, const struct lockspace_request *request);
+
 /* counts.c: a request is answered; a lock that it held is given back, or is lost */
 void count_answer(struct holding *holding, int result);
 void count_release(struct holding *holding);
@@ -135,5 +154,8 @@ void tell_later(struct lockspace *space, struct waiter **list);
 void holding_placed(struct holding *holding, int result, const struct store_queue *queue);
 void named_settled(struct named_lock *named);
 struct named_lock *lockspace_named(struct lockspace *space, const char *path);
+struct holding *holding_new(struct lockspace *space, const struct lockspace_request *request);
+struct named_lock *lockspace_get_named(struct lockspace *space, const char *path);
+void holding_answer(struct holding *holding, int result);
 bool holding_may_be_freed(const struct holding *holding);
 void holding_free(struct holding *holding);

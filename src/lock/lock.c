@@ -73,7 +73,7 @@ static void evaluate(struct lock *lock)
 {
 	struct lock_entry *e, *wall = NULL;
 
-	if (lock->suspended || !lock->waiting)
+	if (lock->suspended || lock->blind || !lock->waiting)
 		return;
 	if (!lock->exclusive) {
 		grant_shared(lock);
@@ -398,6 +398,19 @@ void lock_shrunk(struct lock *lock, struct claim *claim)
 	evaluate(lock);
 }
 
+void lock_adopt(struct lock *lock, struct claim *claim, uint64_t token, bool held)
+{
+	claim->lock = lock;
+	claim->state = held ? CLAIM_HELD : CLAIM_WAITING;
+	claim->answered = held;
+	claim->canceled = false;
+	claim->arrival = ++lock->arrivals;
+	lock->claims++;
+	lock->blind = lock->blind || !held;
+	note_revision(lock, token);
+	enter_view(lock, claim, token);
+}
+
 void lock_read_begin(struct lock *lock)
 {
 	lock->reading++;
@@ -428,6 +441,7 @@ bool lock_read_end(struct lock *lock, uint64_t revision, struct rival *rivals)
 	if (revision) {
 		dropped = drop_unseen(lock, revision, rivals);
 		learn(lock, revision, rivals);
+		lock->blind = false;
 	}
 	lock->reading--;
 	view_forget_tombs(lock);
@@ -440,6 +454,7 @@ void lock_suspend(struct lock *lock)
 	struct lock_entry *e, *next;
 
 	lock->suspended = true;
+	lock->blind = false;
 	DL_FOREACH_SAFE(lock->view, e, next) {
 		struct claim *claim = e->claim;
 		if (!claim)
@@ -464,7 +479,7 @@ void lock_resume(struct lock *lock)
 
 bool lock_is_contended(const struct lock *lock)
 {
-	bool rival = false;
+	bool rival = lock->blind;
 
 	for (const struct lock_entry *e = lock->view; e; e = e->next) {
 		rival = rival || !e->claim;

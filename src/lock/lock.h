@@ -118,6 +118,7 @@ struct lock {
 	unsigned int reading; /* queue reads under way */
 	struct rival *tombs;  /* places that went while something was read; token = when */
 	bool suspended;       /* no session: nothing is sent and nothing granted */
+	bool blind; /* it is not known who was before ours: nothing that waits is granted */
 };
 
 void lock_init(struct lock *lock, const struct lock_ops *ops, bool suspended);
@@ -172,6 +173,12 @@ void lock_shrunk(struct lock *lock, struct claim *claim);
  */
 void lock_read_begin(struct lock *lock);
 bool lock_read_end(struct lock *lock, uint64_t revision, struct rival *rivals);
+
+/*
+ * The claim of another process, which has a place with that token and is held, or waits: if so,
+ * nothing is granted until the queue was read.
+ */
+void lock_adopt(struct lock *lock, struct claim *claim, uint64_t token, bool held);
 
 /* The session was lost: held claims are lost, waiting ones will join again. */
 void lock_suspend(struct lock *lock);

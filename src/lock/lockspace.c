@@ -30,7 +30,7 @@ struct named_lock *lockspace_named(struct lockspace *space, const char *path)
 
 static const struct lock_ops lock_ops;
 
-static struct named_lock *get_named(struct lockspace *space, const char *path)
+struct named_lock *lockspace_get_named(struct lockspace *space, const char *path)
 {
 	struct named_lock *named = lockspace_named(space, path);
 
@@ -79,6 +79,8 @@ void holding_placed(struct holding *holding, int result, const struct store_queu
 		named_read_again(named);
 	lock_placed(&named->lock, &holding->claim, outcome, holding->place.token,
 		queue ? queue->revision : 0, rivals_of(named, queue));
+	if (holding->claim.state == CLAIM_WAITING)
+		holding_enter(holding);
 	if (arrival <= named->lock.doubted && lock_is_contended(&named->lock))
 		named_read_again(named);
 	named_settled(named);
@@ -99,6 +101,7 @@ static void op_place(struct claim *claim)
 	else
 		store->ops->join(store, &holding->place, claim->lock->known, claim->lock->claims,
 			on_joined, holding);
+	holding_enter(holding);
 }
 
 /* From now on it does not take a place that somebody else could have. */
@@ -128,11 +131,12 @@ static void op_leave(struct claim *claim)
 	if (!holding->writing)
 		lockspace_resize(holding, 0);
 	holding->leave = ++holding->space->leaves;
+	holding_enter(holding);
 	DL_APPEND2(holding->space->leaving, holding, leaving_prev, leaving_next);
 	store->ops->leave(store, &holding->place, on_left, holding);
 }
 
-static void answer(struct holding *holding, int result)
+void holding_answer(struct holding *holding, int result)
 {
 	struct lockspace *space = holding->space;
 
@@ -148,9 +152,13 @@ static void op_answer(struct claim *claim, int result)
 {
 	struct holding *holding = holding_of(claim);
 
+	if (result == CLAIM_GRANTED)
+		holding_enter(holding);
+	if (holding->is_absent)
+		return;
 	holding->is_refused = holding->patient && (result == CLAIM_BUSY || result == -EIO);
 	if (!holding->is_refused)
-		answer(holding, result);
+		holding_answer(holding, result);
 }
 
 static void op_lost(struct claim *claim)
@@ -158,9 +166,10 @@ static void op_lost(struct claim *claim)
 	struct holding *holding = holding_of(claim);
 
 	/* One whose grant is not delivered yet is simply answered otherwise. */
-	if (holding->answer_pending)
+	if (holding->answer_pending || holding->is_absent)
 		return;
 	count_loss(holding);
+	holding_enter(holding);
 	/* A lock that goes by its name is unlinked on any machine. */
 	if (holding->record.hold == STORE_HOLD_NAME && !holding->space->suspended)
 		log_info("lock %s (token %llu) was removed elsewhere", holding->named->path,
@@ -177,6 +186,7 @@ void holding_free(struct holding *holding)
 	tell_later(holding->space, &holding->released);
 	tell_later(holding->space, &holding->parted);
 	DL_DELETE2(holding->space->all, holding, all_prev, all_next);
+	ledger_drop(holding->space->ledger, &holding->slot);
 	uncount(holding);
 	lockspace_resize(holding, 0);
 	record_fini(&holding->record);
@@ -193,6 +203,7 @@ static void op_over(struct claim *claim)
 	struct holding *holding = holding_of(claim);
 
 	if (holding->is_refused) {
+		ledger_drop(holding->space->ledger, &holding->slot);
 		holding_park(holding);
 		return;
 	}
@@ -267,6 +278,7 @@ struct lockspace *lockspace_new(
 
 	space->loop = loop;
 	space->store = store;
+	space->ledger = store->ledger;
 	space->timeout = timeout;
 	space->limits = *limits;
 	space->suspended = true;
@@ -297,6 +309,8 @@ void lockspace_free(struct lockspace *space)
 
 	if (!space)
 		return;
+	HASH_CLEAR(hh, space->adoptable);
+	HASH_CLEAR(hh2, space->absent);
 	free_holdings(space);
 	HASH_ITER(hh, space->locks, named, next) {
 		HASH_DEL(space->locks, named);
@@ -331,7 +345,7 @@ static bool has_room_for(struct lockspace *space, const struct lockspace_request
 	return false;
 }
 
-static struct holding *holding_new(struct lockspace *space, const struct lockspace_request *request)
+struct holding *holding_new(struct lockspace *space, const struct lockspace_request *request)
 {
 	struct holding *holding = xzalloc(sizeof(*holding));
 
@@ -353,20 +367,24 @@ static struct holding *holding_new(struct lockspace *space, const struct lockspa
 		holding->claim.ranges = &holding->record.ranges;
 	holding->is_kin = request->is_kin;
 	holding->patient = request->patient;
+	holding->mark = request->mark;
 	return holding;
 }
 
 struct holding *lockspace_take(struct lockspace *space, const struct lockspace_request *request)
 {
-	struct holding *holding = holding_new(space, request);
+	struct holding *holding = lockspace_take_absent(space, request);
 
+	if (holding)
+		return holding;
+	holding = holding_new(space, request);
 	if (!has_room_for(space, request)) {
-		answer(holding, -ENOSPC);
+		holding_answer(holding, -ENOSPC);
 		return holding;
 	}
 	space->claims++;
 	holding->counted = true;
-	holding->named = get_named(space, request->path);
+	holding->named = lockspace_get_named(space, request->path);
 	holding->place.path = holding->named->path;
 	if (request->try && !request->patient) {
 		bool reachable = space->store->ops->reachable(space->store);
@@ -394,7 +412,7 @@ static void give_up(struct holding *holding)
 	if (holding->is_parked)
 		holding_unpark(holding);
 	holding->is_refused = false;
-	answer(holding, -EINTR);
+	holding_answer(holding, -EINTR);
 	named_settled(holding->named);
 }
 
@@ -437,6 +455,16 @@ void lockspace_release(struct holding *holding, lockspace_done_fn *on_done, void
 uint64_t lockspace_token(const struct holding *holding)
 {
 	return holding->claim.token;
+}
+
+const char *lockspace_id(const struct holding *holding)
+{
+	return holding->place.id;
+}
+
+uint64_t lockspace_mark(const struct holding *holding)
+{
+	return holding->mark;
 }
 
 bool lockspace_is_shared(const struct holding *holding)

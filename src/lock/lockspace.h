@@ -39,6 +39,7 @@ struct lockspace_request {
 	/* True if what is held, with that user, is in the hands of who asks; NULL: never. */
 	bool (*is_kin)(const void *user, const void *held);
 	const struct record *record; /* copied; its ranges say which part of the file */
+	uint64_t mark;               /* by which it is known again after a restart; 0: by nothing */
 	lockspace_taken_fn *on_taken;
 	lockspace_lost_fn *on_lost;
 	void *user;
@@ -51,8 +52,8 @@ struct lockspace_limits {
 };
 
 /*
- * timeout: for whatever may not wait, in milliseconds.  Sets itself as the store's user.  limits
- * are copied.
+ * timeout: for whatever may not wait, in milliseconds.  Sets itself as the store's user, and enters
+ * its locks into the store's ledger.  limits are copied.
  */
 struct lockspace *lockspace_new(
 	struct loop *loop, struct store *store, int timeout, const struct lockspace_limits *limits);
@@ -61,6 +62,21 @@ void lockspace_free(struct lockspace *space);
 
 /* Asks for a lock. */
 struct holding *lockspace_take(struct lockspace *space, const struct lockspace_request *request);
+
+/*
+ * Revival, after the store has resumed the session of another process.  First all that it had asked
+ * for is read from the store's ledger.  Then what it held and can be told the reason of is adopted,
+ * by the id (see lockspace_id); a lock that was lost meanwhile is adopted as that.  NULL: there is
+ * no such lock.  Whoever asks with a request's mark again is given that request's place, or lock.
+ * What is left in the end is given back.
+ */
+void lockspace_revive(struct lockspace *space);
+struct holding *lockspace_adopt(
+	struct lockspace *space, const char *id, lockspace_lost_fn *on_lost, void *user);
+void lockspace_revived(struct lockspace *space);
+/* The store's name of a lock that is held (borrowed), and the mark of who asked for it. */
+const char *lockspace_id(const struct holding *holding);
+uint64_t lockspace_mark(const struct holding *holding);
 
 /* From now on on_lost and is_kin get this pointer, of what is held.  To be called by on_taken. */
 void lockspace_set_user(struct holding *holding, void *user);

@@ -76,6 +76,7 @@ static void attempt(struct holding *holding, uint64_t revision)
 
 	holding->attempted = revision;
 	store->ops->attempt(store, &holding->place, revision, on_attempted, holding);
+	holding_enter(holding);
 }
 
 /* If it was too late it knows now what there is; in the end it is too early for others. */

@@ -41,8 +41,15 @@ struct record {
 	uint64_t version; /* counted by who changes it, if it is to be known what was stored */
 };
 
+struct buffer;
+struct unpack;
+
 /* Frees what the record owns and empties it. */
 void record_fini(struct record *record);
 
 /* Copies everything; what the target owned is not freed. */
 void record_copy(struct record *to, const struct record *from);
+
+/* As bytes, see base/pack.h. */
+void record_pack(struct buffer *buffer, const struct record *record);
+void record_unpack(struct unpack *from, struct record *record);

@@ -24,6 +24,7 @@
 #include "store/record.h"
 
 struct buffer;
+struct ledger;
 struct store;
 
 enum store_outcome {
@@ -107,6 +108,7 @@ struct store_directory {
 	gid_t gid;
 	struct timespec atime, mtime, ctime;
 	struct store_policy policy;
+	uint64_t created; /* as read: by this it is told from another of its name; 0: by nothing */
 };
 
 /* A change of a directory: the fields named in `mask` are set. */
@@ -226,6 +228,11 @@ struct store_ops {
 	 * within the timeout or refuses; why is in the log then.
 	 */
 	void (*start)(struct store *store, store_done_fn *fn, void *user);
+	/*
+	 * Instead of start: goes on with the session of another process, as it stands in the
+	 * ledger. False if there is none; the session may be lost in the next turn.
+	 */
+	bool (*resume)(struct store *store);
 	/* Ends the session, which gives back every place at once.  Answered within the timeout. */
 	void (*stop)(struct store *store, store_done_fn *fn, void *user);
 	void (*free)(struct store *store);
@@ -249,6 +256,9 @@ struct store_ops {
 	 */
 	void (*attempt)(struct store *store, struct store_place *place, uint64_t revision,
 		store_queue_fn *fn, void *user);
+	/* Of another process, in the session that was resumed: the place is ours from now on. */
+	void (*adopt)(
+		struct store *store, struct store_place *place, const char *id, uint64_t token);
 	/* Gives a place back; tries until the store has it or the session is lost (also 0). */
 	void (*leave)(
 		struct store *store, struct store_place *place, store_done_fn *fn, void *user);
@@ -283,13 +293,16 @@ struct store_ops {
 	/* Reads everything.  If that is very much it is read in parts, and so at several moments.
 	 */
 	void (*survey)(struct store *store, store_survey_fn *fn, void *user);
-	/* -EEXIST if there is a lock or a directory of that name.  of_session: it goes with the
-	 * session, whoever changes it meanwhile. */
+	/* -EEXIST if there is a lock or a directory of that name, but for one that the request of
+	 * that mark has made before (0: none).  of_session: it goes with the session, whoever
+	 * changes it meanwhile. */
 	void (*mkdir)(struct store *store, const char *path,
-		const struct store_directory *directory, bool of_session, store_done_fn *fn,
+		const struct store_directory *directory, bool of_session, uint64_t mark,
+		store_done_fn *fn, void *user);
+	/* -ENOTEMPTY, -ENOENT.  created: only the one that was created then; 0: whichever there is.
+	 */
+	void (*rmdir)(struct store *store, const char *path, uint64_t created, store_done_fn *fn,
 		void *user);
-	/* -ENOTEMPTY, -ENOENT. */
-	void (*rmdir)(struct store *store, const char *path, store_done_fn *fn, void *user);
 	/* -ENOENT. */
 	void (*change)(struct store *store, const char *path, unsigned int mask,
 		const struct store_directory *to, store_done_fn *fn, void *user);
@@ -313,4 +326,5 @@ struct store {
 	const struct store_ops *ops;
 	const struct store_events *events; /* set by the owner before start; user goes with it */
 	void *user;
+	struct ledger *ledger; /* set by the owner before start; borrowed; NULL: none */
 };

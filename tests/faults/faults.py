@@ -314,6 +314,14 @@ def daemon_killed(field, site):
     yield from site.mount_again()
 
 
+@fault("the process that serves a mount is killed, a hundred times a minute")
+def worker_killed(field, _):
+    site = next(site for site in field.sites if site.supervise == "yes")
+    for _ in range(25):
+        site.mount.kill_server()
+        yield 0.6
+
+
 @fault("the last clients of a lazily unmounted mount are killed")
 def unmounted_lazily(field, site):
     site.open = False

@@ -44,10 +44,11 @@ def until(condition, what, deadline=PATIENCE):
 class Site:
     """One machine: a daemon, its wires to the members, and the clients on its mount."""
 
-    def __init__(self, field, name, environment=None):
+    def __init__(self, field, name, environment=None, supervise="no"):
         self.field = field
         self.name = name
         self.environment = environment or {}
+        self.supervise = supervise
         self.wires = [Wire(member.port) for member in field.cluster.members]
         self.counter = itertools.count(1)
         self.workers = {}
@@ -74,7 +75,7 @@ class Site:
         """A new daemon."""
         url = ",".join(wire.url for wire in self.wires)
         options = [f"ttl={TTL}", "timeout=2", f"name={self.name}", f"user={USER}",
-                   f"password_file={self.field.password}"]
+                   f"password_file={self.field.password}", f"supervise={self.supervise}"]
         self.mount = Mount(f"{url}{PREFIX}", self.field.base / self.name, ",".join(options),
                            environment=self.environment).expect().expect("can't be used")
         self.mount.expected_exit = None  # a store that lets nobody in is no failure
@@ -193,8 +194,9 @@ class Field:
             library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
             faked = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(self.clock),
                      "FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1", **SANITIZER}
-            for name, environment in (("a", None), ("b", None), ("c", faked)):
-                self.sites.append(Site(self, name, environment))
+            for name, environment, supervise in (
+                    ("a", None, "no"), ("b", None, "yes"), ("c", faked, "no")):
+                self.sites.append(Site(self, name, environment, supervise))
                 self.sites[-1].mount_it()
             self.start_peers()
         except BaseException:

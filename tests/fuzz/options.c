@@ -45,7 +45,8 @@ static void parse(int argc, char **argv)
 {
 	struct options options;
 
-	if (options_parse(&options, argc, argv) == 0 && !options.show_help && !options.show_version)
+	if (options_parse(&options, argc, argv, NULL) == 0 && !options.show_help &&
+		!options.show_version)
 		check(&options);
 	options_forget_password(&options);
 	require(!options.password && !getenv("ETCDCTL_PASSWORD"));

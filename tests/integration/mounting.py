@@ -63,6 +63,7 @@ class Mount:
         self.log_path = Path(f"{directory}.log")
         self.allowed = []
         self.expected_exit = 0
+        self.stopped = None  # by pause()
 
     def __truediv__(self, name):
         return f"{self.path}/{name}"
@@ -166,18 +167,34 @@ class Mount:
 
     # How it ends.
 
+    @property
+    def server(self):
+        """The process that serves the mount: a supervisor's child, or the daemon itself."""
+        if "supervise=yes" not in self.options:
+            return self.pid
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii")
+        return int(children.split()[0]) if children else None
+
+    def kill_server(self):
+        """Kills it, if there is one just now."""
+        server = self.server
+        if server and server != self.pid:
+            os.kill(server, signal.SIGKILL)
+
     def signal(self, number):
         """Sends the daemon a signal."""
         self.process.send_signal(number)
 
     def pause(self):
         """Stops the daemon, as a suspended machine would; returns when it stands still."""
-        self.signal(signal.SIGSTOP)
-        wait_until(lambda: process_state(self.pid) == "T", what="the daemon is stopped")
+        self.stopped = self.server
+        os.kill(self.stopped, signal.SIGSTOP)
+        wait_until(lambda: process_state(self.stopped) == "T", what="the daemon is stopped")
 
     def resume(self):
         """Undoes pause()."""
-        self.signal(signal.SIGCONT)
+        os.kill(self.stopped or self.pid, signal.SIGCONT)
+        self.stopped = None
 
     def kill(self):
         """Ends the daemon with SIGKILL, which the test wants."""

@@ -461,11 +461,13 @@ static void etcd_deaf(struct store *store)
 
 static const struct store_ops etcd_ops = {
 	.start = etcd_start,
+	.resume = etcd_resume,
 	.stop = etcd_stop,
 	.free = etcd_free,
 	.join = etcd_join,
 	.try = etcd_try,
 	.attempt = etcd_attempt,
+	.adopt = etcd_adopt,
 	.leave = etcd_leave,
 	.confirm = etcd_confirm,
 	.write = etcd_write,
@@ -512,6 +514,7 @@ struct store *etcd_new(struct loop *loop, const struct etcd_options *options)
 	etcd->check_timer.fn = on_check_due;
 	etcd->start_timer.fn = on_start_timeout;
 	etcd_lease_init(&etcd->lease, loop, etcd->client, options->ttl, on_lease_state);
+	etcd->lease.on_renewed = etcd_session_renewed;
 	etcd_watch_init(&etcd->watch, loop, etcd->client, first, end,
 		options->ttl * 1000 * IDLE_TTLS, &watch_events);
 	return &etcd->store;

@@ -2,6 +2,7 @@
 /* What the files of the etcd store share: the store itself, and one operation on it. */
 #pragma once
 
+#include "base/ledger.h"
 #include "event/loop.h"
 #include "store/etcd/batch.h"
 #include "store/etcd/client.h"
@@ -23,6 +24,8 @@ struct etcd {
 	struct etcd_leased *leased; /* directories that go with the lease, by path */
 	struct store_place *places; /* by id: ours that are, or may be, in the store */
 	uint64_t sequence;          /* of the last place; makes ids unique within the lease */
+	uint64_t sequence_end;      /* up to this one they are this process's, see the ledger */
+	ledger_slot session;        /* in the ledger */
 	uint64_t clock;             /* counts placements, for the comparison with etcd's list */
 	struct etcd_op *ops;        /* under way */
 
@@ -140,6 +143,13 @@ void etcd_place_gone(struct etcd *etcd, const char *path, const char *id);
 void etcd_place_deleted(struct etcd *etcd, const char *path, const char *id, uint64_t revision);
 void etcd_place_heed(struct etcd *etcd, const char *path, const char *id);
 
+/* resume.c */
+/* A number that no other place of the lease has, whichever process gave it one. */
+uint64_t etcd_next_sequence(struct etcd *etcd);
+/* As etcd_lease_renewed_fn. */
+void etcd_session_renewed(struct etcd_lease *lease);
+bool etcd_resume(struct store *store);
+
 /* places.c */
 /* The watch has told of a delete of ours, which it may do before the answer comes. */
 void etcd_place_left(struct store_place *place);
@@ -154,6 +164,7 @@ void etcd_join(struct store *store, struct store_place *place, uint64_t known, s
 void etcd_try(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
 void etcd_attempt(struct store *store, struct store_place *place, uint64_t revision,
 	store_queue_fn *fn, void *user);
+void etcd_adopt(struct store *store, struct store_place *place, const char *id, uint64_t token);
 void etcd_leave(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
 void etcd_confirm(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
 void etcd_write(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
@@ -161,6 +172,8 @@ void etcd_queue(struct store *store, const char *path, bool parts, store_queue_f
 
 /* leased.c: the directories of dirs=lease that this mount has made, to tell of their end */
 void etcd_leased_add(struct etcd *etcd, const char *path, uint64_t revision);
+/* One that is in the ledger. */
+void etcd_leased_revive(struct etcd *etcd, const char *path, uint64_t revision, ledger_slot slot);
 /* We are going to remove a directory; and what came of it: 0, or -errno. */
 void etcd_leased_removing(struct etcd *etcd, const char *path);
 void etcd_leased_removed(struct etcd *etcd, const char *path, int result);
@@ -193,7 +206,8 @@ void etcd_describe(
 	struct store *store, const char *path, size_t room, store_describe_fn *fn, void *user);
 void etcd_list(struct store *store, const char *path, store_list_fn *fn, void *user);
 void etcd_mkdir(struct store *store, const char *path, const struct store_directory *directory,
-	bool of_session, store_done_fn *fn, void *user);
-void etcd_rmdir(struct store *store, const char *path, store_done_fn *fn, void *user);
+	bool of_session, uint64_t mark, store_done_fn *fn, void *user);
+void etcd_rmdir(
+	struct store *store, const char *path, uint64_t created, store_done_fn *fn, void *user);
 void etcd_change(struct store *store, const char *path, unsigned int mask,
 	const struct store_directory *to, store_done_fn *fn, void *user);

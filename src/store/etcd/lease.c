@@ -71,6 +71,8 @@ static void renewed(struct etcd_lease *lease, int64_t sent_at, int64_t ttl_secon
 	loop_timer_arm(lease->loop, &lease->deadline_timer, etcd_lease_deadline(lease));
 	loop_timer_arm(lease->loop, &lease->doubt_timer, sent_at + lease->ttl / 2);
 	loop_timer_arm(lease->loop, &lease->renew_timer, sent_at + lease->ttl / RENEWALS_PER_TTL);
+	if (lease->on_renewed)
+		lease->on_renewed(lease);
 }
 
 static void lost(struct etcd_lease *lease, enum etcd_loss cause)
@@ -326,6 +328,14 @@ void etcd_lease_start(struct etcd_lease *lease, int64_t deadline, etcd_lease_don
 {
 	lease->on_done = on_done;
 	grant(lease, deadline);
+}
+
+void etcd_lease_adopt(struct etcd_lease *lease, uint64_t id, int64_t ttl, int64_t renewed_at)
+{
+	lease->id = id;
+	renewed(lease, renewed_at, ttl / 1000);
+	set_state(lease, STORE_SESSION_HELD);
+	send_renewal(lease);
 }
 
 static void on_stopped(struct etcd_call *call, int result)

@@ -26,6 +26,8 @@ struct etcd_lease;
 typedef void etcd_lease_fn(struct etcd_lease *lease, enum store_session state);
 /* result: 0 or -errno. */
 typedef void etcd_lease_done_fn(struct etcd_lease *lease, int result);
+/* Called when it was granted or renewed. */
+typedef void etcd_lease_renewed_fn(struct etcd_lease *lease);
 
 /* One way of renewing it: others are begun before this one is given up. */
 struct etcd_renewal {
@@ -53,8 +55,9 @@ struct etcd_lease_metrics {
 
 struct etcd_lease {
 	/* To be read by the owner. */
-	uint64_t id; /* 0 while there is none */
-	int64_t ttl; /* granted, but not more than wanted; milliseconds */
+	uint64_t id;        /* 0 while there is none */
+	int64_t ttl;        /* granted, but not more than wanted; milliseconds */
+	int64_t renewed_at; /* when the last successful renewal was sent */
 	uint64_t granted_revision;
 	enum store_session state;
 
@@ -62,7 +65,6 @@ struct etcd_lease {
 	struct loop *loop;
 	struct etcd_client *client;
 	int64_t wanted_ttl; /* milliseconds */
-	int64_t renewed_at; /* when the last successful renewal was sent */
 	bool dropped;       /* is to be lost */
 	uint64_t revoking;  /* a lost lease that may still stand in the way */
 	unsigned int failures;
@@ -74,7 +76,8 @@ struct etcd_lease {
 	struct loop_timer renew_timer, doubt_timer, deadline_timer, retry_timer;
 	struct etcd_lease_metrics metrics;
 	etcd_lease_fn *on_state;
-	etcd_lease_done_fn *on_done; /* of the start or stop under way */
+	etcd_lease_renewed_fn *on_renewed; /* NULL, or set by the owner */
+	etcd_lease_done_fn *on_done;       /* of the start or stop under way */
 };
 
 void etcd_lease_init(struct etcd_lease *lease, struct loop *loop, struct etcd_client *client,
@@ -83,6 +86,9 @@ void etcd_lease_fini(struct etcd_lease *lease);
 
 /* Gets the first lease.  on_done once: 0, or -errno when it could not be had by `deadline`. */
 void etcd_lease_start(struct etcd_lease *lease, int64_t deadline, etcd_lease_done_fn *on_done);
+
+/* Goes on with one that another process has had granted and renewed. */
+void etcd_lease_adopt(struct etcd_lease *lease, uint64_t id, int64_t ttl, int64_t renewed_at);
 
 /* On loop_clock(), of the lease that there is: when it will be lost. */
 int64_t etcd_lease_deadline(const struct etcd_lease *lease);

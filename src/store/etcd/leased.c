@@ -5,7 +5,9 @@
  */
 #include <string.h>
 
+#include "base/buffer.h"
 #include "base/log.h"
+#include "base/pack.h"
 #include "base/util.h"
 #include "store/etcd/internal.h"
 
@@ -14,11 +16,13 @@ struct etcd_leased {
 	uint64_t revision; /* when it was made */
 	uint64_t made_at; /* the same on the store's own count, or when it was said to be deleted */
 	bool seen, removing;
+	ledger_slot slot;
 	UT_hash_handle hh;
 };
 
 static void drop(struct etcd *etcd, struct etcd_leased *leased)
 {
+	ledger_drop(etcd->store.ledger, &leased->slot);
 	HASH_DEL(etcd->leased, leased);
 	free(leased->path);
 	free(leased);
@@ -40,7 +44,7 @@ static struct etcd_leased *find_below(struct etcd *etcd, const char *below)
 	return length && below[length - 1] == '/' ? find(etcd, below, length - 1) : NULL;
 }
 
-void etcd_leased_add(struct etcd *etcd, const char *path, uint64_t revision)
+void etcd_leased_revive(struct etcd *etcd, const char *path, uint64_t revision, ledger_slot slot)
 {
 	struct etcd_leased *leased = find(etcd, path, strlen(path));
 
@@ -52,6 +56,20 @@ void etcd_leased_add(struct etcd *etcd, const char *path, uint64_t revision)
 	leased->revision = revision;
 	leased->made_at = ++etcd->clock;
 	leased->removing = false;
+	leased->slot = slot;
+}
+
+void etcd_leased_add(struct etcd *etcd, const char *path, uint64_t revision)
+{
+	const struct etcd_leased *former = find(etcd, path, strlen(path));
+	ledger_slot slot = former ? former->slot : 0;
+	struct buffer entry = {0};
+
+	pack_u64(&entry, revision);
+	pack_string(&entry, path);
+	ledger_put(etcd->store.ledger, &slot, LEDGER_DIRECTORY, entry.data, entry.size);
+	buffer_fini(&entry);
+	etcd_leased_revive(etcd, path, revision, slot);
 }
 
 void etcd_leased_removing(struct etcd *etcd, const char *path)

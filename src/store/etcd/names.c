@@ -39,6 +39,7 @@ static void view_of(struct etcd_op *op, const struct wire_result *result, struct
 	if (!*op->path || (result->succeeded && kvs->count)) {
 		view->kind = STORE_KIND_DIRECTORY;
 		value_parse_directory(kvs->count ? first->value : NULL, &view->directory);
+		view->directory.created = kvs->count ? first->created : 0;
 		return;
 	}
 	for (; left && is_left_over(op, first); left--)
@@ -291,7 +292,7 @@ static void on_made(struct etcd_op *op, int error, const struct wire_result *ans
 }
 
 void etcd_mkdir(struct store *store, const char *path, const struct store_directory *directory,
-	bool of_session, store_done_fn *fn, void *user)
+	bool of_session, uint64_t mark, store_done_fn *fn, void *user)
 {
 	struct etcd *etcd = etcd_of(store);
 	struct wire_txn txn = {0};
@@ -300,7 +301,8 @@ void etcd_mkdir(struct store *store, const char *path, const struct store_direct
 	cleanup(free_ptr) char *end = key_end(etcd->prefix, path);
 
 	op->done = fn;
-	op->id = xasprintf("%" PRIx64 ".%" PRIx64, etcd->lease.id, ++etcd->sequence);
+	op->id = mark ? xasprintf("%" PRIx64 ".m%" PRIx64, etcd->lease.id, mark)
+		      : xasprintf("%" PRIx64 ".%" PRIx64, etcd->lease.id, etcd_next_sequence(etcd));
 	cleanup(free_ptr) char *value = value_of_directory(directory, op->id);
 	wire_if_absent(&txn, first, end);
 	wire_put(&txn, first, value, of_session ? etcd->lease.id : 0);
@@ -312,11 +314,19 @@ void etcd_mkdir(struct store *store, const char *path, const struct store_direct
 		etcd_op_send_names(op, &txn, ETCD_BATCH_SOLE);
 }
 
+/* True if it is the directory that was meant, or one without a key of its own. */
+static bool is_there(const struct etcd_op *op, const struct wire_kvs *kvs)
+{
+	if (!kvs->count)
+		return false;
+	return !op->token || !etcd_is_op_key(op, kvs->kv) || kvs->kv->created == op->token;
+}
+
 static void on_removed(struct etcd_op *op, int error, const struct wire_result *answer)
 {
 	if (!error && !answer->succeeded) {
 		/* Not there: an attempt whose answer was lost may have removed it. */
-		if (answer->ranges[0].count)
+		if (is_there(op, &answer->ranges[0]))
 			error = -ENOTEMPTY;
 		else
 			error = op->attempts > 1 ? 0 : -ENOENT;
@@ -325,7 +335,8 @@ static void on_removed(struct etcd_op *op, int error, const struct wire_result *
 	etcd_op_done(op, error);
 }
 
-void etcd_rmdir(struct store *store, const char *path, store_done_fn *fn, void *user)
+void etcd_rmdir(
+	struct store *store, const char *path, uint64_t created, store_done_fn *fn, void *user)
 {
 	struct etcd *etcd = etcd_of(store);
 	struct wire_txn txn = {0};
@@ -336,7 +347,12 @@ void etcd_rmdir(struct store *store, const char *path, store_done_fn *fn, void *
 
 	op->done = fn;
 	etcd_leased_removing(etcd, path);
-	wire_if_present(&txn, first);
+	op->token = created;
+	op->key = xstrdup(first);
+	if (created)
+		wire_if_created(&txn, first, created);
+	else
+		wire_if_present(&txn, first);
 	wire_if_absent(&txn, after, end);
 	wire_delete(&txn, first);
 	wire_txn_else(&txn);

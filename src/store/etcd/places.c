@@ -33,7 +33,7 @@ static void enter_place(struct etcd *etcd, struct store_place *place)
 	cleanup(free_ptr) char *range = range_mark_of(place);
 
 	snprintf(place->id, sizeof(place->id), "%s%" PRIx64 ".%" PRIx64 "%s", mark_of(place),
-		etcd->lease.id, ++etcd->sequence, range);
+		etcd->lease.id, etcd_next_sequence(etcd), range);
 	place->token = 0;
 	place->placed = false;
 	place->deleted = 0;
@@ -47,6 +47,15 @@ static void placed(struct etcd *etcd, struct store_place *place, uint64_t token)
 	place->token = token;
 	place->placed = true;
 	place->placed_at = ++etcd->clock;
+}
+
+void etcd_adopt(struct store *store, struct store_place *place, const char *id, uint64_t token)
+{
+	struct etcd *etcd = etcd_of(store);
+
+	copy_string(place->id, sizeof(place->id), id);
+	HASH_ADD_STR(etcd->places, id, place);
+	placed(etcd, place, token);
 }
 
 static void forget_place(struct etcd *etcd, struct store_place *place)

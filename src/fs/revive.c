@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/revive.h"
+
+#include <string.h>
+#include <utlist.h>
+
+#include "base/buffer.h"
+#include "base/log.h"
+#include "base/pack.h"
+#include "base/util.h"
+#include "event/loop.h"
+#include "fs/fs.h"
+#include "fs/handle.h"
+#include "fs/keep.h"
+#include "fs/locks.h"
+#include "fs/node.h"
+#include "fs/request.h"
+#include "fs/stake.h"
+#include "fs/status.h"
+#include "lock/lockspace.h"
+
+/* --- entering --- */
+
+static enum node_kind kind_of(const struct node *node)
+{
+	if (node->is_symlink)
+		return NODE_SYMLINK;
+	return node->is_directory ? NODE_DIRECTORY : NODE_FILE;
+}
+
+static void pack_node(struct buffer *entry, const struct node *node)
+{
+	pack_string(entry, node->path);
+	pack_u64(entry, kind_of(node));
+}
+
+void node_enter(struct node *node)
+{
+	struct ledger *ledger = node->fs->ledger;
+	struct buffer entry = {0};
+
+	if (!ledger)
+		return;
+	pack_node(&entry, node);
+	pack_bytes(&entry, &node->directory, sizeof(node->directory));
+	ledger_put(ledger, &node->slot, LEDGER_NODE, entry.data, entry.size);
+	ledger_count(ledger, node->slot, node->lookups);
+	buffer_fini(&entry);
+}
+
+/* All but whose it is. */
+static void pack_handle(struct buffer *entry, const struct handle *handle)
+{
+	pack_u64(entry, (uint64_t)handle->flags);
+	pack_u64(entry, handle->uid);
+	pack_u64(entry, handle->gid);
+	pack_bytes(entry, &handle->opener, sizeof(handle->opener));
+	pack_bytes(entry, &handle->policy, sizeof(handle->policy));
+	pack_u64(entry, (uint64_t)handle->opened_at);
+}
+
+void handle_enter(struct handle *handle)
+{
+	struct ledger *ledger = handle->node->fs->ledger;
+	struct buffer entry = {0};
+
+	if (!ledger)
+		return;
+	pack_u64(&entry, handle->number);
+	pack_node(&entry, handle->node);
+	pack_u64(&entry, handle->mark);
+	pack_u64(&entry, handle->poll);
+	pack_handle(&entry, handle);
+	ledger_put(ledger, &handle->slot, LEDGER_HANDLE, entry.data, entry.size);
+	buffer_fini(&entry);
+}
+
+static void pack_stake(struct buffer *entry, const struct stake *stake)
+{
+	cleanup(free_ptr) char *ranges = ranges_print(&stake->ranges);
+
+	pack_u64(entry, stake->kind);
+	pack_u64(entry, stake->handle->number);
+	pack_u64(entry, stake->owner);
+	pack_u64(entry, (uint64_t)stake->pid);
+	pack_string(entry, ranges);
+	if (stake->kind != STAKE_KEPT)
+		return;
+	pack_handle(entry, stake->handle);
+	pack_u64(entry, keep_started(stake->handle->keep));
+}
+
+void hold_enter(struct hold *hold)
+{
+	struct ledger *ledger = hold->node->fs->ledger;
+	const struct node *node = hold->node;
+	const struct stake *stake;
+	struct buffer entry = {0};
+	size_t count;
+
+	if (!ledger)
+		return;
+	if (!hold->stakes) {
+		ledger_drop(ledger, &hold->slot);
+		return;
+	}
+	pack_string(&entry, lockspace_id(hold->holding));
+	pack_node(&entry, node);
+	pack_u64(&entry, hold->of_ranges);
+	pack_string(&entry, node->twin ? node->twin->path : NULL);
+	pack_u64(&entry, node->shown_inode);
+	DL_COUNT(hold->stakes, stake, count);
+	pack_u64(&entry, count);
+	DL_FOREACH(hold->stakes, stake) {
+		pack_stake(&entry, stake);
+	}
+	ledger_put(ledger, &hold->slot, LEDGER_HOLD, entry.data, entry.size);
+	buffer_fini(&entry);
+}
+
+/* --- nodes --- */
+
+/* The node of a path, with those above it, and one more reference. */
+static struct node *reach(struct fs *fs, const char *path, enum node_kind kind)
+{
+	const char *slash = strrchr(path, '/');
+
+	if (!*path) {
+		node_ref(fs->root);
+		return fs->root;
+	}
+	cleanup(free_ptr) char *above = xasprintf("%.*s", slash ? (int)(slash - path) : 0, path);
+	struct node *parent = reach(fs, above, NODE_DIRECTORY);
+	struct node *node = node_get(fs, parent, path, kind);
+	node->status = status_of(parent, slash ? slash + 1 : path);
+	node_unref(parent, 1);
+	return node;
+}
+
+/* The same of what was packed; NULL if that can't be read. */
+static struct node *unpack_node(struct fs *fs, struct unpack *from)
+{
+	cleanup(free_ptr) char *path = unpack_string(from, NULL);
+	uint64_t kind = unpack_u64(from);
+
+	if (!path || from->failed || kind > NODE_SYMLINK)
+		return NULL;
+	return reach(fs, path, (enum node_kind)kind);
+}
+
+static void read_node(void *user, ledger_slot slot, uint64_t count, const void *data, size_t size)
+{
+	struct unpack from = {.data = data, .size = size};
+	struct fs *fs = user;
+	struct node *node = unpack_node(fs, &from);
+
+	if (!node)
+		return;
+	node->slot = slot;
+	unpack_bytes(&from, &node->directory, sizeof(node->directory));
+	node->lookups = count;
+	/* Of the root the kernel never forgets anything. */
+	if (node == fs->root || !count)
+		node_unref(node, 1);
+	else
+		node->references += count - 1;
+}
+
+/* --- handles --- */
+
+static void unpack_handle(struct unpack *from, struct handle *handle)
+{
+	handle->flags = (int)unpack_u64(from);
+	handle->uid = (uid_t)unpack_u64(from);
+	handle->gid = (gid_t)unpack_u64(from);
+	unpack_bytes(from, &handle->opener, sizeof(handle->opener));
+	unpack_bytes(from, &handle->policy, sizeof(handle->policy));
+	handle->opened_at = (int64_t)unpack_u64(from);
+}
+
+static void read_handle(void *user, ledger_slot slot, uint64_t count, const void *data, size_t size)
+{
+	struct unpack from = {.data = data, .size = size};
+	uint64_t number = unpack_u64(&from);
+	struct node *node = unpack_node(user, &from);
+
+	if (!node)
+		return;
+	struct handle *handle = handle_revive(node, number);
+	node_unref(node, 1);
+	handle->slot = slot;
+	handle->mark = unpack_u64(&from);
+	handle->poll = unpack_u64(&from);
+	unpack_handle(&from, handle);
+	if (!count)
+		handle->node->fs->unsaid = handle;
+}
+
+struct handle *fs_opened_before(struct fs *fs, uint64_t mark)
+{
+	return fs->unsaid && fs->unsaid->mark == mark ? take(fs->unsaid) : NULL;
+}
+
+/* --- aims --- */
+
+struct aim {
+	uint64_t mark, value;
+	ledger_slot slot;
+	UT_hash_handle hh; /* by mark, in fs->aims */
+};
+
+void request_aim(struct request *request, uint64_t aim)
+{
+	struct buffer entry = {0};
+
+	request->aim = aim;
+	if (!request->fs->ledger)
+		return;
+	pack_u64(&entry, request->mark);
+	pack_u64(&entry, aim);
+	ledger_put(request->fs->ledger, &request->slot, LEDGER_AIM, entry.data, entry.size);
+	buffer_fini(&entry);
+}
+
+static void read_aim(void *user, ledger_slot slot, uint64_t count, const void *data, size_t size)
+{
+	struct unpack from = {.data = data, .size = size};
+	struct fs *fs = user;
+	struct aim *aim = xzalloc(sizeof(*aim));
+
+	aim->mark = unpack_u64(&from);
+	aim->value = unpack_u64(&from);
+	aim->slot = slot;
+	HASH_ADD(hh, fs->aims, mark, sizeof(aim->mark), aim);
+}
+
+void fs_recall(struct request *request)
+{
+	struct fs *fs = request->fs;
+	struct aim *aim;
+
+	HASH_FIND(hh, fs->aims, &request->mark, sizeof(request->mark), aim);
+	if (!aim)
+		return;
+	request->aim = aim->value;
+	request->slot = aim->slot;
+	HASH_DEL(fs->aims, aim);
+	free(aim);
+}
+
+static void forget_aims(struct fs *fs)
+{
+	struct aim *aim, *next;
+
+	HASH_ITER(hh, fs->aims, aim, next) {
+		ledger_drop(fs->ledger, &aim->slot);
+		HASH_DEL(fs->aims, aim);
+		free(aim);
+	}
+}
+
+/* --- holds --- */
+
+struct link {
+	struct node *node;
+	char *twin;
+	uint64_t shown_inode;
+	struct link *next;
+};
+
+struct revival {
+	struct fs *fs;
+	struct link *links;
+	size_t adopted, lost;
+};
+
+/* Nobody's handle but the lock's own. */
+static void revive_keep(struct unpack *from, struct hold *hold, uint64_t number)
+{
+	struct handle *handle = handle_revive(hold->node, number);
+
+	unpack_handle(from, handle);
+	keep_revive(hold, handle, unpack_u64(from));
+}
+
+static void revive_stake(struct unpack *from, struct hold *hold)
+{
+	uint64_t kind = unpack_u64(from), number = unpack_u64(from), owner = unpack_u64(from);
+	pid_t pid = (pid_t)unpack_u64(from);
+	cleanup(free_ptr) char *ranges = unpack_string(from, NULL);
+	struct handle *handle = handle_by_number(hold->node->fs, number);
+
+	if (from->failed)
+		return;
+	if (kind == STAKE_KEPT) {
+		revive_keep(from, hold, number);
+		return;
+	}
+	if (!handle)
+		return; /* its opening was not answered: it is asked for again */
+	struct stake *stake = stake_revive(hold, (enum stake_kind)kind, handle, owner);
+	stake->pid = pid;
+	if (ranges && *ranges)
+		(void)ranges_parse(&stake->ranges, ranges);
+}
+
+static void note_link(struct revival *revival, struct unpack *from, struct node *node)
+{
+	char *twin = unpack_string(from, NULL);
+	uint64_t shown_inode = unpack_u64(from);
+
+	if (!twin)
+		return;
+	struct link *link = xzalloc(sizeof(*link));
+	link->node = node;
+	link->twin = twin;
+	link->shown_inode = shown_inode;
+	LL_PREPEND(revival->links, link);
+}
+
+static void read_hold(void *user, ledger_slot slot, uint64_t count, const void *data, size_t size)
+{
+	struct unpack from = {.data = data, .size = size};
+	struct revival *revival = user;
+	struct fs *fs = revival->fs;
+	cleanup(free_ptr) char *id = unpack_string(&from, NULL);
+	struct node *node = id ? unpack_node(fs, &from) : NULL;
+
+	if (!node)
+		return;
+	struct hold *hold = hold_new(node, NULL);
+	node_unref(node, 1);
+	hold->slot = slot;
+	hold->of_ranges = unpack_u64(&from);
+	note_link(revival, &from, node);
+	for (uint64_t stakes = unpack_u64(&from); stakes && !from.failed; stakes--)
+		revive_stake(&from, hold);
+	if (hold->stakes)
+		hold->holding = lockspace_adopt(fs->space, id, lock_lost, hold);
+	if (!hold->holding) {
+		keep_drop(hold);
+		return;
+	}
+	hold->lost = !lockspace_is_held(hold->holding);
+	revival->adopted += !hold->lost;
+	revival->lost += hold->lost;
+	if (!hold->lost)
+		keep_revived(hold);
+	else if (keep_of(hold))
+		keep_lost(keep_of(hold));
+}
+
+/* Of a pair both have to say so: one may have been unlinked. */
+static void revive_links(struct revival *revival)
+{
+	struct link *link, *other, *next;
+
+	LL_FOREACH(revival->links, link) {
+		LL_FOREACH(revival->links, other) {
+			if (strcmp(other->node->path, link->twin) == 0 &&
+				strcmp(other->twin, link->node->path) == 0)
+				break;
+		}
+		if (!other)
+			continue;
+		link->node->twin = other->node;
+		link->node->shown_inode = link->shown_inode;
+	}
+	LL_FOREACH_SAFE(revival->links, link, next) {
+		free(link->twin);
+		free(link);
+	}
+}
+
+void fs_revive(struct fs *fs)
+{
+	struct revival revival = {.fs = fs};
+
+	ledger_each(fs->ledger, LEDGER_NODE, read_node, fs);
+	ledger_each(fs->ledger, LEDGER_HANDLE, read_handle, fs);
+	ledger_each(fs->ledger, LEDGER_AIM, read_aim, fs);
+	lockspace_revive(fs->space);
+	ledger_each(fs->ledger, LEDGER_HOLD, read_hold, &revival);
+	revive_links(&revival);
+	log_info("goes on with %zu locks that are held and %zu that were lost", revival.adopted,
+		revival.lost);
+}
+
+/* Who was killed in the moment between does not ask again, nor close what he was never given. */
+void fs_revived(struct fs *fs)
+{
+	struct handle *unsaid = take(fs->unsaid);
+
+	lockspace_revived(fs->space);
+	forget_aims(fs);
+	if (!unsaid || proc_is_alive(unsaid->opener.pid))
+		return;
+	stakes_close_handle(unsaid);
+	handle_free(unsaid);
+}

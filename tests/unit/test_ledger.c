@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT */
+/* What is left in shared memory by a process that is killed at any moment. */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/buffer.h"
+#include "base/ledger.h"
+#include "base/pack.h"
+#include "base/ranges.h"
+#include "base/util.h"
+
+enum { ENTRIES = 40, LARGEST = 3000 };
+
+/* An entry that says of itself whether it is whole. */
+struct entry {
+	uint64_t index, turn, size;
+	unsigned char fill[LARGEST];
+};
+
+static size_t compose(struct entry *entry, uint64_t index, uint64_t turn)
+{
+	entry->index = index;
+	entry->turn = turn;
+	entry->size = turn * 131 % LARGEST;
+	memset(entry->fill, (int)(turn % 251), entry->size);
+	return offsetof(struct entry, fill) + entry->size;
+}
+
+struct seen {
+	uint64_t turns[ENTRIES]; /* + 1; 0: not there */
+	uint64_t counts[ENTRIES];
+	ledger_slot slots[ENTRIES];
+};
+
+static void see(void *user, ledger_slot slot, uint64_t count, const void *data, size_t size)
+{
+	const struct entry *entry = data;
+	struct entry same;
+	struct seen *seen = user;
+
+	assert_true(entry->index < ENTRIES);
+	assert_int_equal(seen->turns[entry->index], 0);
+	assert_int_equal(size, compose(&same, entry->index, entry->turn));
+	assert_memory_equal(data, &same, size);
+	seen->turns[entry->index] = entry->turn + 1;
+	seen->counts[entry->index] = count;
+	seen->slots[entry->index] = slot;
+}
+
+static void test_entries(void **state)
+{
+	int fd = ledger_create();
+	struct ledger *ledger = ledger_open(fd);
+	ledger_slot a = 0, b = 0, other = 0;
+	struct entry entry;
+	struct seen seen = {0};
+
+	ledger_put(ledger, &a, LEDGER_NODE, &entry, compose(&entry, 1, 10));
+	ledger_put(ledger, &b, LEDGER_NODE, &entry, compose(&entry, 2, 20));
+	ledger_put(ledger, &other, LEDGER_HANDLE, &entry, compose(&entry, 3, 30));
+	ledger_count(ledger, a, 7);
+	ledger_put(ledger, &a, LEDGER_NODE, &entry, compose(&entry, 1, 11));
+	ledger_drop(ledger, &b);
+	assert_int_equal(b, 0);
+	ledger_drop(ledger, &b);
+	ledger_close(ledger);
+
+	ledger = ledger_open(fd);
+	ledger_each(ledger, LEDGER_NODE, see, &seen);
+	assert_int_equal(seen.turns[1], 12);
+	assert_int_equal(seen.counts[1], 7);
+	assert_int_equal(seen.turns[2], 0);
+	assert_int_equal(seen.turns[3], 0);
+	assert_true(ledger_is_complete(ledger));
+	ledger_close(ledger);
+	close(fd);
+}
+
+/* The memory that is left unused does not grow with the number of changes. */
+static void test_is_used_again(void **state)
+{
+	int fd = ledger_create();
+	struct ledger *ledger = ledger_open(fd);
+	ledger_slot slots[ENTRIES] = {0};
+	struct entry entry;
+
+	for (uint64_t turn = 0; turn < 100000; turn++) {
+		uint64_t index = turn % ENTRIES;
+		if (turn % 3)
+			ledger_put(ledger, &slots[index], LEDGER_NODE, &entry,
+				compose(&entry, index, turn));
+		else
+			ledger_drop(ledger, &slots[index]);
+	}
+	assert_true(lseek(fd, 0, SEEK_END) < 4 * 1024 * 1024);
+	ledger_close(ledger);
+	close(fd);
+}
+
+/* Changes entries for ever; `done` is how far it has got for certain. */
+static void work(int fd, uint64_t *done)
+{
+	struct ledger *ledger = ledger_open(fd);
+	struct seen seen = {0};
+	struct entry entry;
+	uint64_t turn = *done;
+
+	ledger_each(ledger, LEDGER_NODE, see, &seen);
+	for (;; turn++) {
+		uint64_t index = turn * 7 % ENTRIES;
+		if (turn % 5)
+			ledger_put(ledger, &seen.slots[index], LEDGER_NODE, &entry,
+				compose(&entry, index, turn));
+		else
+			ledger_drop(ledger, &seen.slots[index]);
+		ledger_count(ledger, seen.slots[index], turn);
+		__atomic_store_n(done, turn + 1, __ATOMIC_RELEASE);
+	}
+}
+
+/* All but the change that was under way is there, and of that it is one or the other. */
+static void check(int fd, uint64_t done)
+{
+	struct ledger *ledger = ledger_open(fd);
+	struct seen seen = {0};
+
+	assert_non_null(ledger);
+	ledger_each(ledger, LEDGER_NODE, see, &seen);
+	for (uint64_t back = 0; back < ENTRIES && back < done; back++) {
+		uint64_t turn = done - 1 - back, index = turn * 7 % ENTRIES;
+		if (index == done * 7 % ENTRIES)
+			continue;
+		assert_int_equal(seen.turns[index], turn % 5 ? turn + 1 : 0);
+		if (turn % 5)
+			assert_int_equal(seen.counts[index], turn);
+	}
+	uint64_t index = done * 7 % ENTRIES, before = done - ENTRIES;
+	if (done >= ENTRIES && seen.turns[index] != (done % 5 ? done + 1 : 0))
+		assert_int_equal(seen.turns[index], before % 5 ? before + 1 : 0);
+	ledger_close(ledger);
+}
+
+static void test_killed_at_any_moment(void **state)
+{
+	enum { KILLS = 300 };
+	int fd = ledger_create();
+	uint64_t *done = mmap(
+		NULL, sizeof(*done), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	for (int i = 0; i < KILLS; i++) {
+		uint64_t before = *done;
+		pid_t pid = fork();
+		if (pid == 0)
+			work(fd, done);
+		while (__atomic_load_n(done, __ATOMIC_ACQUIRE) < before + 50 + (uint64_t)i % 97)
+			continue;
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+		check(fd, *done);
+	}
+	munmap(done, sizeof(*done));
+	close(fd);
+}
+
+static void test_what_is_none(void **state)
+{
+	char page[64 * 1024] = "something else";
+	int fd = memfd_create("test", MFD_CLOEXEC);
+
+	assert_null(ledger_open(fd));
+	assert_int_equal(write(fd, page, sizeof(page)), sizeof(page));
+	assert_null(ledger_open(fd));
+	close(fd);
+}
+
+static void test_packing(void **state)
+{
+	struct buffer buffer = {0};
+	size_t size;
+	int number = 5, same = 0;
+
+	pack_u64(&buffer, UINT64_MAX);
+	pack_string(&buffer, NULL);
+	pack_string(&buffer, "");
+	pack_bytes(&buffer, "a\0b", 3);
+	pack_bytes(&buffer, &number, sizeof(number));
+	struct unpack from = {.data = buffer.data, .size = buffer.size};
+	assert_true(unpack_u64(&from) == UINT64_MAX);
+	assert_null(unpack_string(&from, NULL));
+	cleanup(free_ptr) char *empty = unpack_string(&from, NULL);
+	assert_string_equal(empty, "");
+	cleanup(free_ptr) char *bytes = unpack_string(&from, &size);
+	assert_int_equal(size, 3);
+	assert_memory_equal(bytes, "a\0b", 4);
+	unpack_bytes(&from, &same, sizeof(same));
+	assert_int_equal(same, 5);
+	assert_false(from.failed);
+	assert_true(unpack_u64(&from) == 0 && from.failed);
+	from = (struct unpack){.data = buffer.data, .size = 12};
+	unpack_u64(&from);
+	assert_null(unpack_string(&from, NULL));
+	assert_true(from.failed);
+	buffer_fini(&buffer);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_entries),
+		cmocka_unit_test(test_is_used_again),
+		cmocka_unit_test(test_killed_at_any_moment),
+		cmocka_unit_test(test_what_is_none),
+		cmocka_unit_test(test_packing),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

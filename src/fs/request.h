@@ -27,14 +27,12 @@ struct request {
 	void *fuse; /* libfuse's own */
 	const char *name_of_op;
 	uint64_t mark; /* which no other request of this mount has, ever */
-	bool removes;  /* a name: that it is gone, then, is no error if it is asked `again` */
 	/*
 	 * What it removes, as the store tells it from a later one of that name; 0: not known yet.
 	 * If it is asked again that may be gone, and the name another's.
 	 */
 	uint64_t aim;
 	ledger_slot slot; /* of it */
-	bool again;       /* another process may have begun with it, but has not replied */
 	uid_t uid;
 	gid_t gid;
 	pid_t pid; /* a thread's; 0 if not visible */
@@ -55,6 +53,8 @@ struct request {
 	struct store_directory directory;
 	uint64_t leaves; /* locks given back when it began */
 	bool below;      /* it is about all that is below the path */
+	bool again;      /* another process may have begun with it, but has not replied */
+	bool removes;    /* a name: that it is gone, then, is no error if it is asked `again` */
 
 	/* Of a lock that is being taken. */
 	struct holding *holding; /* NULL when its answer has come */

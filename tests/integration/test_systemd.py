@@ -77,6 +77,30 @@ def main_pid(machine):
     return machine.show(UNIT, "MainPID")
 
 
+def server(machine):
+    """The process that serves the mount, if there is one just now."""
+    main = main_pid(machine)
+    children = machine.run("cat", f"/proc/{main}/task/{main}/children").stdout.split()
+    return children[0] if children else None
+
+
+def test_replaced_while_locks_are_held(service):
+    """A reload, and the death of who serves the mount, leave every lock with who holds it."""
+    holder = service.run("sh", "-c", "setsid flock /locks/kept sleep 1000 >/dev/null 2>&1 & "
+                                     "until test -e /locks/kept; do sleep 0.01; done; echo $!")
+    record, main = service.checked("cat", "/locks/kept"), main_pid(service)
+    assert "token=" in record
+    for replace in "systemctl reload " + UNIT, "kill -KILL {}":
+        before = server(service)
+        service.checked(*replace.format(before).split())
+        wait_until(lambda: server(service) not in (None, before), what="another one serves it")
+        assert service.checked("cat", "/locks/kept") == record
+        assert service.run("flock", "-n", "/locks/kept", "true").returncode == 1
+        assert works(service)
+    assert main_pid(service) == main
+    service.checked("pkill", "-P", holder.stdout.strip())
+
+
 def test_service(service):
     """Hardened as it is, it mounts for all, says so, and stops when it is told to."""
     assert works(service)
@@ -106,7 +130,7 @@ def test_watchdog(service):
     service.checked("systemctl", "daemon-reload")
     service.checked("systemctl", "restart", UNIT)
     before = main_pid(service)
-    service.checked("kill", "-STOP", before)
+    service.checked("kill", "-STOP", server(service))
     wait_until(lambda: main_pid(service) not in (before, "0") and works(service),
                what="the service is back")
     assert "Watchdog timeout" in service.journal()

@@ -51,7 +51,7 @@ struct fs {
 	size_t handles;              /* open files and directories */
 	struct handle *handle_table; /* these, by number */
 	uint64_t handle_numbers;     /* the last one */
-	struct aim *aims;            /* of another process, by request */
+	struct aim *aims;            /* of another process's requests */
 	struct handle *unsaid; /* of another process, which may not have said that it is open */
 	struct node *root;
 	struct request *requests; /* not answered yet */

@@ -206,7 +206,7 @@ struct handle *fs_opened_before(struct fs *fs, uint64_t mark)
 struct aim {
 	uint64_t mark, value;
 	ledger_slot slot;
-	UT_hash_handle hh; /* by mark, in fs->aims */
+	struct aim *prev, *next; /* in fs->aims */
 };
 
 void request_aim(struct request *request, uint64_t aim)
@@ -231,7 +231,7 @@ static void read_aim(void *user, ledger_slot slot, uint64_t count, const void *d
 	aim->mark = unpack_u64(&from);
 	aim->value = unpack_u64(&from);
 	aim->slot = slot;
-	HASH_ADD(hh, fs->aims, mark, sizeof(aim->mark), aim);
+	DL_APPEND(fs->aims, aim);
 }
 
 void fs_recall(struct request *request)
@@ -239,12 +239,12 @@ void fs_recall(struct request *request)
 	struct fs *fs = request->fs;
 	struct aim *aim;
 
-	HASH_FIND(hh, fs->aims, &request->mark, sizeof(request->mark), aim);
+	DL_SEARCH_SCALAR(fs->aims, aim, mark, request->mark);
 	if (!aim)
 		return;
 	request->aim = aim->value;
 	request->slot = aim->slot;
-	HASH_DEL(fs->aims, aim);
+	DL_DELETE(fs->aims, aim);
 	free(aim);
 }
 
@@ -252,9 +252,9 @@ static void forget_aims(struct fs *fs)
 {
 	struct aim *aim, *next;
 
-	HASH_ITER(hh, fs->aims, aim, next) {
+	DL_FOREACH_SAFE(fs->aims, aim, next) {
 		ledger_drop(fs->ledger, &aim->slot);
-		HASH_DEL(fs->aims, aim);
+		DL_DELETE(fs->aims, aim);
 		free(aim);
 	}
 }

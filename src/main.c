@@ -208,10 +208,12 @@ static void on_mount_ready(void *user, int error)
 	if (!program->options.trace)
 		log_set_level(LOG_LEVEL_INFO);
 	go_to_background(program);
-	if (!program->estate || !program->estate->is_inherited)
-		log_info("%s mounted at %s", program->options.source, program->options.mount_point);
-	if (program->estate && !program->estate->is_inherited)
+	/* An echo: it goes on when what the former process has left is read. */
+	if (program->estate && program->estate->is_inherited)
+		return;
+	if (program->estate)
 		tell_supervisor(program);
+	log_info("%s mounted at %s", program->options.source, program->options.mount_point);
 	service_ready(&program->service, program->loop, program->options.source);
 }
 
@@ -331,9 +333,11 @@ static int begin(struct program *program)
 		return -EIO;
 	}
 	int error = mount_resume(program->mount, &program->estate->ends);
-	if (!error)
-		tell_supervisor(program);
-	return error;
+	if (error)
+		return error;
+	tell_supervisor(program);
+	service_ready(&program->service, program->loop, program->options.source);
+	return 0;
 }
 
 static int serve(struct program *program)

@@ -30,7 +30,13 @@ TAKEN_OVER = "another one goes on"
 @pytest.fixture
 def mount(lab):
     """A mount that is supervised."""
-    return lab.mount(OFD).expect(TAKEN_OVER)
+    return ready(lab.mount(OFD).expect(TAKEN_OVER))
+
+
+def ready(mount):
+    """The same mount, when its supervisor knows that it is mounted."""
+    wait_until(lambda: "mounted at" in mount.log(), what="it is ready")
+    return mount
 
 
 def kill(mount, times=1):
@@ -164,7 +170,7 @@ def test_content_stays(lab, mount):
 
 def test_locks_without_an_open_file(lab):
     """hold=process, hold=name, links, symbolic links and leased directories."""
-    mount = lab.mount(f"{OFD},hold=process,dirs=lease").expect(TAKEN_OVER)
+    mount = ready(lab.mount(f"{OFD},hold=process,dirs=lease").expect(TAKEN_OVER))
     one, two = lab.agent(), lab.agent()
     one.close(one.open(mount / "own", EXCL))
     one.link(mount / "own", mount / "linked")
@@ -212,6 +218,7 @@ def test_open_directories_and_names(lab, mount):
 def test_a_loss_while_nobody_serves(lab):
     """If it takes too long until another one goes on, the locks are lost, and that is told."""
     mount = lab.mount(OFD, ttl=2).expect(f"{TAKEN_OVER}|was lost|lease .* (lost|in doubt)")
+    ready(mount)
     one = lab.agent()
     fd = one.take(mount / "x")
     one.begin("poll", fd, select.POLLPRI)
@@ -243,6 +250,7 @@ def test_store_away_while_one_goes_on(lab):
     """Without the store another one goes on all the same; what is held is held."""
     wire = lab.wire()
     mount = lab.mount(f"{OFD},timeout=1", url=wire.url, ttl=LONG).expect(TAKEN_OVER).expect()
+    ready(mount)
     one = lab.agent()
     fd = one.take(mount / "x")
     wire.stall()
@@ -319,7 +327,7 @@ def test_a_newer_program(lab):
     """SIGUSR1: the program that lies there now goes on, in the same process, with the same locks."""
     binary = lab.base / "latchfs"
     shutil.copy(BINARY, binary)
-    mount = lab.mount(OFD, binary=binary)
+    mount = ready(lab.mount(OFD, binary=binary))
     one, two = lab.agent(), lab.agent()
     fd = one.take(mount / "x")
     waiting = two.open(mount / "x", RW)
@@ -347,7 +355,7 @@ def test_a_newer_program_that_does_not_run(lab):
     """Then the old one stays."""
     binary = lab.base / "latchfs"
     shutil.copy(BINARY, binary)
-    mount = lab.mount(OFD, binary=binary).expect("it is not replaced")
+    mount = ready(lab.mount(OFD, binary=binary).expect("it is not replaced"))
     one = lab.agent()
     fd = one.take(mount / "x")
     newer = lab.scratch("#!/bin/sh\nexit 1\n")

@@ -39,6 +39,17 @@ def ready(mount):
     return mount
 
 
+def settled(mount):
+    """Waits until the store has answered whatever was asked; then all who wait have their place."""
+
+    def idle():
+        text = Path(mount / ".latchfs/metrics").read_text(encoding="utf-8")
+        return 'requests_in_flight{lane="places"} 0\n' in text and \
+            'operations_waiting{lane="places"} 0\n' in text
+
+    wait_until(idle, what="the store has answered")
+
+
 def kill(mount, times=1):
     """Kills who serves it, so many times; returns when another one does."""
     for _ in range(times):
@@ -97,6 +108,7 @@ def test_waiters_keep_their_place(lab, mount):
         fd = who.open(where / "x", RW)
         who.begin("flock", fd, LOCK_EX)
         lab.await_keys("x", number + 2)
+    settled(mount)
     before = lab.keys("x")
     kill(mount, 2)
     assert [(key.name, key.create_revision) for key in lab.keys("x")] == \

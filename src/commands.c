@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "commands/selftest.h"
 #include "commands/status.h"
 #include "commands/top.h"
 
@@ -11,6 +12,7 @@ static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv); /* gives the status to exit with */
 } commands[] = {
+	{"selftest", selftest_command},
 	{"status", status_command},
 	{"top", top_command},
 };

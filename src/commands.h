@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What latchfs does besides mounting, for people at a terminal: status, top. */
+/* What latchfs does besides mounting, for people at a terminal: status, top, selftest. */
 #pragma once
 
 #include <stdbool.h>

@@ -7,7 +7,7 @@
  *
  *     main.c          wiring: start, background, signals, the end
  *     supervise       another process goes on if the one that serves the mount dies
- *     commands        what it does besides mounting: status, top
+ *     commands        what it does besides mounting: status, top, selftest
  *     options         the command line and the environment
  *     helper          the command line as mount(8) writes it
  *     source          which etcd, and where in it: the addresses and the prefix
@@ -16,6 +16,7 @@
  *       files         reading what a mount says of itself
  *       top, top_view  asking again and again; what is shown of that
  *       terminal      a screen that is left as it was
+ *       selftest, trial, worker  what is tried; calls that have to end well; who does them
  *
  *     fs/             what the kernel asks, until its one reply
  *       mount         libfuse's session on the event loop, and the replies

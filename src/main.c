@@ -8,6 +8,7 @@
  *     main.c          wiring: start, background, signals, the end
  *     supervise       another process goes on if the one that serves the mount dies
  *     commands        what it does besides mounting: status, top, selftest
+ *     check           whether a mount would work
  *     options         the command line and the environment
  *     helper          the command line as mount(8) writes it
  *     source          which etcd, and where in it: the addresses and the prefix
@@ -66,6 +67,7 @@
  *       etcd/status, metrics  what it tells of itself
  *       etcd/client   calls: retries, authentication
  *       etcd/endpoints  which addresses answer
+ *       etcd/probe, ask  whether a mount could live with it; calls that are waited for
  *       etcd/wire, wire_parse, values, keys, json   what is written to etcd, and how it is read
  *
  *     event/          the one thread
@@ -94,6 +96,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/util.h"
+#include "check.h"
 #include "commands.h"
 #include "event/loop.h"
 #include "event/service.h"
@@ -247,11 +250,9 @@ static void on_store_started(void *user, int result)
 		stop(program, EXIT_FAILURE);
 }
 
-static int create_parts(struct program *program)
+static struct etcd_options etcd_options_of(const struct options *options)
 {
-	static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
-	struct options *options = &program->options;
-	struct etcd_options etcd = {
+	return (struct etcd_options){
 		.client = {.endpoints = options->store.endpoints,
 			.endpoint_count = options->store.endpoint_count,
 			.ca_file = options->ca_file,
@@ -263,6 +264,13 @@ static int create_parts(struct program *program)
 		.prefix = options->store.prefix,
 		.ttl = options->ttl,
 	};
+}
+
+static int create_parts(struct program *program)
+{
+	static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+	struct options *options = &program->options;
+	struct etcd_options etcd = etcd_options_of(options);
 	struct lockspace_limits limits = {.claims = (size_t)options->max_claims,
 		.content = (size_t)options->max_content * 1024 * 1024};
 	struct fs_options fs = {.host = options->host,
@@ -461,29 +469,38 @@ static void open_standard_streams(void)
  * What knows a password or a private key leaves no core, nor can others of its user look into it.
  * That goes for the children too.
  */
-static int parse_options(struct options *options, int argc, char **argv)
+static int parse_options(struct options *options, int argc, char **argv, bool only_source)
 {
 	int was_dumpable = prctl(PR_GET_DUMPABLE);
 
 	prctl(PR_SET_DUMPABLE, 0UL);
 	const char *served = supervise_is_successor() ? getenv(served_variable) : NULL;
-	int error = options_parse(options, argc, argv, served);
+	int error = only_source ? options_parse_source(options, argc, argv)
+				: options_parse(options, argc, argv, served);
 	unsetenv(served_variable);
 	if (!error && !options->password && !options->key_file)
 		prctl(PR_SET_DUMPABLE, (unsigned long)was_dumpable);
 	return error;
 }
 
+static int check(const struct options *options)
+{
+	struct etcd_options etcd = etcd_options_of(options);
+
+	return check_run(options, &etcd);
+}
+
 int main(int argc, char **argv)
 {
 	struct program program = {.ready_fd = -1};
+	bool is_check = argc > 1 && strcmp(argv[1], "check") == 0;
 	int status = EXIT_SUCCESS;
 
 	open_standard_streams();
 	setvbuf(stderr, NULL, _IOLBF, 0);
 	if (command_run(argc, argv, &status))
 		return fflush(stdout) == 0 ? status : EXIT_FAILURE;
-	if (parse_options(&program.options, argc, argv) < 0)
+	if (parse_options(&program.options, argc - is_check, argv + is_check, is_check) < 0)
 		status = EXIT_FAILURE;
 	else if (program.options.show_help)
 		options_print_help();
@@ -491,6 +508,8 @@ int main(int argc, char **argv)
 		puts("latchfs " LATCHFS_VERSION);
 	else if (program.options.pretend)
 		status = EXIT_SUCCESS;
+	else if (is_check)
+		status = check(&program.options);
 	else if (program.options.foreground || supervise_is_successor())
 		status = serve_or_supervise(&program, argv);
 	else

@@ -100,6 +100,7 @@ struct parsing {
 	char *password_file;
 	char *mount_point;
 	const char *served;
+	bool only_source; /* there need not be a mount point */
 };
 
 static int fail(const char *what, const char *argument)
@@ -445,7 +446,8 @@ static int complete(struct options *options, const struct parsing *parsing)
 	if (read_credentials(options, parsing->password_file) < 0 || check_files(options) < 0 ||
 		source_parse(&options->store, options->source, getenv("ETCDCTL_ENDPOINTS"),
 			options->ca_file) < 0 ||
-		set_mount_point(options, parsing) < 0)
+		((parsing->mount_point || !parsing->only_source) &&
+			set_mount_point(options, parsing) < 0))
 		return -1;
 	if (options->host)
 		return check_name(options->host);
@@ -488,11 +490,12 @@ __attribute__((format(printf, 2, 0))) static void on_fuse_log(
 	log_error("%s", begins_with(text, "fuse: ") ? text + strlen("fuse: ") : text);
 }
 
-int options_parse(struct options *options, int argc, char **argv, const char *served)
+static int parse(
+	struct options *options, int argc, char **argv, const char *served, bool only_source)
 {
 	bool pretend = helper_arguments(&argc, argv);
 	struct fuse_args args = FUSE_ARGS_INIT(argc, argv);
-	struct parsing parsing = {.options = options, .served = served};
+	struct parsing parsing = {.options = options, .served = served, .only_source = only_source};
 	int error = 0;
 
 	*options = (struct options){.pretend = pretend,
@@ -518,6 +521,16 @@ int options_parse(struct options *options, int argc, char **argv, const char *se
 	free(parsing.password_file);
 	free(parsing.mount_point);
 	return error;
+}
+
+int options_parse(struct options *options, int argc, char **argv, const char *served)
+{
+	return parse(options, argc, argv, served, false);
+}
+
+int options_parse_source(struct options *options, int argc, char **argv)
+{
+	return parse(options, argc, argv, NULL, true);
 }
 
 void options_fini(struct options *options)

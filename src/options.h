@@ -41,6 +41,8 @@ struct options {
  * must not touch that itself; NULL: at the mount point, which has to be a directory.
  */
 int options_parse(struct options *options, int argc, char **argv, const char *served);
+/* The same without `served`, but the mount point may be missing: then it is NULL. */
+int options_parse_source(struct options *options, int argc, char **argv);
 void options_fini(struct options *options);
 
 /* Wipes the password. */

@@ -24,14 +24,26 @@ _latchfs_options() { # WORD
 	esac
 }
 
+# What begins with a dash behind that command, or without one.
+_latchfs_flags() { # COMMAND
+	case $1 in
+	status) echo --json ;;
+	top) echo -d ;;
+	check) echo -o -d ;;
+	selftest) ;;
+	*) echo -o -f -d -h --help -V --version ;;
+	esac
+}
+
 _latchfs() {
-	local line=${COMP_LINE:0:COMP_POINT} word before ready
+	local line=${COMP_LINE:0:COMP_POINT} word before ready command
 
 	# Bash has cut the line at = and : already, and we want it cut at blanks.
 	word=${line##*[[:blank:]]}
 	before=${line%"$word"}
 	before=${before%"${before##*[![:blank:]]}"}
-	if [[ ${before##*[[:blank:]]} == -o ]]; then
+	read -r _ command _ <<<"$before"
+	if [[ ${before##*[[:blank:]]} == -o && $command != @(status|top|selftest) ]]; then
 		ready=${word%"${word##*,}"}
 		mapfile -t COMPREPLY < <(_latchfs_options "${word##*,}")
 		COMPREPLY=("${COMPREPLY[@]/#/$ready}")
@@ -39,9 +51,14 @@ _latchfs() {
 		COMPREPLY=("${COMPREPLY[@]#"$ready"}")
 		compopt -o nospace
 	elif [[ $word == -* ]]; then
-		mapfile -t COMPREPLY < <(compgen -W '-o -f -d -h --help -V --version' -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W "$(_latchfs_flags "$command")" -- "$word")
+	elif [[ $command == top && ${before##*[[:blank:]]} == -d ]]; then
+		COMPREPLY=()
 	elif [[ $word != *:* ]]; then
-		mapfile -t COMPREPLY < <(compgen -d -- "$word")
+		mapfile -t COMPREPLY < <(
+			[[ $command ]] || compgen -W 'status top check selftest' -- "$word"
+			compgen -d -- "$word"
+		)
 		compopt -o filenames
 	fi
 }

@@ -11,10 +11,21 @@ function __latchfs_options
         allow_other default_permissions ro auto_unmount _netdev nofail noauto
 end
 
+set -l commands status top check selftest
+set -l no_command "not __fish_seen_subcommand_from $commands"
+set -l mounts "$no_command; or __fish_seen_subcommand_from check"
+
 for command in latchfs mount.latchfs
-    complete -c $command -s o -x -a '(__latchfs_options)' -d 'Mount options'
-    complete -c $command -s f -d 'Stay in the foreground'
-    complete -c $command -s d -d 'The same, and tell of every request'
-    complete -c $command -s h -l help -d 'Print a summary of the usage'
-    complete -c $command -s V -l version -d 'Print the version'
+    complete -c $command -n $mounts -s o -x -a '(__latchfs_options)' -d 'Mount options'
+    complete -c $command -n $no_command -s f -d 'Stay in the foreground'
+    complete -c $command -n $mounts -s d -d 'In the foreground, and tell of every request'
+    complete -c $command -n $no_command -s h -l help -d 'Print a summary of the usage'
+    complete -c $command -n $no_command -s V -l version -d 'Print the version'
 end
+
+complete -c latchfs -n __fish_is_first_token -a status -d 'How a mount is'
+complete -c latchfs -n __fish_is_first_token -a top -d 'The hottest locks'
+complete -c latchfs -n __fish_is_first_token -a check -d 'Whether a mount would work'
+complete -c latchfs -n __fish_is_first_token -a selftest -d 'Whether locks exclude each other'
+complete -c latchfs -n '__fish_seen_subcommand_from status' -l json -d 'Print the file as it is'
+complete -c latchfs -n '__fish_seen_subcommand_from top' -s d -x -d 'Seconds between two pages'

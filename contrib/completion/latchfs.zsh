@@ -31,15 +31,49 @@ _latchfs_options() {
 		'noauto[not at boot]'
 }
 
+_latchfs_commands() {
+	local commands=(
+		'status:how a mount is' 'top:the hottest locks' 'check:whether a mount would work'
+		'selftest:whether locks exclude each other'
+	)
+
+	_describe command commands
+}
+
 _latchfs() {
-	_arguments -s \
-		'*-o[mount options]:options:_latchfs_options' \
-		'-f[stay in the foreground]' \
-		'-d[the same, and tell of every request]' \
-		'(- *)'{-h,--help}'[print a summary of the usage]' \
-		'(- *)'{-V,--version}'[print the version]' \
-		'1:source: ' \
-		'2:mount point:_directories'
+	case $words[2] in
+	status)
+		shift words
+		((CURRENT--))
+		_arguments '--json[print the file as it is]' '1:mount point:_directories'
+		;;
+	top)
+		shift words
+		((CURRENT--))
+		_arguments '-d+[the time between two pages]:seconds:' '1:mount point:_directories'
+		;;
+	check)
+		shift words
+		((CURRENT--))
+		_arguments -s '*-o[mount options]:options:_latchfs_options' \
+			'-d[tell of every request]' '1:source: ' '2:mount point:_directories'
+		;;
+	selftest)
+		shift words
+		((CURRENT--))
+		_arguments '1:directory:_directories' '2:directory:_directories'
+		;;
+	*)
+		_arguments -s \
+			'*-o[mount options]:options:_latchfs_options' \
+			'-f[stay in the foreground]' \
+			'-d[the same, and tell of every request]' \
+			'(- *)'{-h,--help}'[print a summary of the usage]' \
+			'(- *)'{-V,--version}'[print the version]' \
+			'1:source:_latchfs_commands' \
+			'2:mount point:_directories'
+		;;
+	esac
 }
 
 _latchfs "$@"

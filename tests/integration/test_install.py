@@ -239,6 +239,9 @@ CASES = [
     ("mount.latchfs http://h:2379/x /locks -o on_loss=te", ["term"]),
     ("latchfs -o password", ["password_file="]),
     ("latchfs --he", ["--help"]),
+    ("latchfs sel", ["selftest"]),
+    ("latchfs status --", ["--json"]),
+    ("latchfs check -o ttl=5,ho", ["hold="]),
 ]
 
 
@@ -277,12 +280,15 @@ def test_fish_completes(line, expected):
 
 
 def test_bash_completes_files_and_directories(lab):
-    """Mount points are directories, certificates files."""
+    """Mount points are directories, certificates files, and so it is behind a command."""
     (lab.base / "locks").mkdir()
     (lab.base / "locks.pem").write_text("", encoding="ascii")
     assert bash("latchfs http://h:2379 loc", lab.base) == ["locks"]
     assert bash("latchfs -o cacert=locks.", lab.base) == ["locks.pem"]
     assert bash("latchfs ht", lab.base) == []
+    assert bash("latchfs top loc", lab.base) == ["locks"]
+    assert bash("latchfs top -d loc", lab.base) == []
+    assert bash("latchfs selftest locks ", lab.base) == ["locks"]
 
 
 class Terminal:
@@ -333,6 +339,8 @@ def terminal(lab):
 @pytest.mark.parametrize("typed, completed", [
     ("latchfs -o tt\t", "ttl="), ("latchfs -o ttl=5,max_cl\t", "max_claims="),
     ("latchfs -o ttl=5,hold=pr\t", "hold=process"), ("mount.latchfs --he\t", "--help"),
+    ("latchfs sel\t", "selftest"), ("latchfs status --j\t", "--json"),
+    ("latchfs check -o tt\t", "ttl="),
 ])
 def test_zsh_completes(terminal, typed, completed):
     """Zsh completes in the line."""

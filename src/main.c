@@ -237,10 +237,10 @@ static void on_store_started(void *user, int result)
 	if (!result && mount_attach(program->mount) == 0)
 		return;
 	if (result == -EACCES)
-		log_error("%s refuses us: %s", program->options.source,
+		log_error("%s refuses us: %s (latchfs check says more)", program->options.source,
 			program->store->ops->reason(program->store));
 	else if (result)
-		log_error("%s can't be used: %s", program->options.source,
+		log_error("%s can't be used: %s (latchfs check says more)", program->options.source,
 			program->store->ops->reason(program->store));
 	program->status = EXIT_FAILURE;
 	/* Without a session there is nothing to give back. */

@@ -416,7 +416,10 @@ static int set_mount_point(struct options *options, const struct parsing *parsin
 	if (!path)
 		return fail("a mount point is missing", "see latchfs --help");
 	if (stat(path, &attr) < 0) {
-		log_error("mount point %s: %s", path, strerror(errno));
+		log_error("mount point %s: %s%s", path, strerror(errno),
+			errno == ENOTCONN ? ": what was mounted there has died; unmount it first "
+					    "(fusermount3 -u)"
+					  : "");
 		return -1;
 	}
 	if (!S_ISDIR(attr.st_mode))

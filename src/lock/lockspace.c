@@ -175,8 +175,9 @@ static void op_lost(struct claim *claim)
 		log_info("lock %s (token %llu) was removed elsewhere", holding->named->path,
 			(unsigned long long)claim->token);
 	else
-		log_warning("lock %s (token %llu, process %d) was lost", holding->named->path,
-			(unsigned long long)claim->token, (int)holding->record.pid);
+		log_warning("lock %s (token %llu, process %d, %s) was lost", holding->named->path,
+			(unsigned long long)claim->token, (int)holding->record.pid,
+			*holding->record.command ? holding->record.command : "-");
 	holding->on_lost(holding->user);
 }
 

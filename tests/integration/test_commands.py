@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""What latchfs does besides mounting: `latchfs status`."""
+"""What latchfs does besides mounting: `latchfs status`, and what its commands have in common."""
 
 import errno
 import json
+import os
+import signal
 
 import pytest
 
+from etcdserver import Etcd
 from mounting import BINARY, clean_environment
-from support import run, wait_until
+from support import checked, run, wait_until
+from test_security import reaper_of
 from test_status import text
 
 
@@ -95,3 +99,25 @@ def test_not_a_mount(where):
     code, output, errors = status(where)
     assert (code, output) == (1, "")
     assert errors == f"latchfs: error: {where}: no latchfs is mounted there\n"
+
+
+def test_dead_mount(lab):
+    """Of a daemon that died, and nobody has unmounted; what to do stands in the line."""
+    mount = lab.mount()
+    os.kill(reaper_of(mount), signal.SIGKILL)
+    mount.kill()
+    for words in (["status", mount], ["top", mount], ["-f", mount.source, mount]):
+        done = run(BINARY, *words, env=clean_environment())
+        assert (done.returncode, done.stdout) == (1, "") and done.stderr.count("\n") == 1
+        assert f"{mount}: " in done.stderr and "has died; unmount it" in done.stderr
+        assert "fusermount3 -u" in done.stderr
+    checked("fusermount3", "-u", mount)
+
+
+def test_mount_that_fails(bare_lab):
+    """It names the command that says more."""
+    url = Etcd(bare_lab.base).url
+    done = run(BINARY, "-f", "-o", "timeout=1", url, bare_lab.base, env=clean_environment())
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"latchfs: error: {url} can't be used: ")
+    assert done.stderr.endswith(" (latchfs check says more)\n") and done.stderr.count("\n") == 1

@@ -445,6 +445,10 @@ def test_doubt_and_loss(bare_lab):
     seen = status(mount)
     assert seen["lease"]["id"] == first and seen["lease"]["lost_in_seconds"] <= 2
     await_state(mount, "lost")
+    assert re.search(r" is in doubt: no renewal for \d+ ms, all locks are lost in \d+ ms$",
+                     mount.log(), re.M)
+    assert re.search(rf" lock x \(token \d+, process {one.pid}, python3\) was lost$", mount.log(),
+                     re.M)
     seen = status(mount)
     assert seen["lease"] == {"state": "lost", "id": None}
     assert seen["counts"]["lost"] == 1 and seen["counts"]["held"] == 0

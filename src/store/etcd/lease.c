@@ -115,8 +115,10 @@ static void on_doubt(struct loop_timer *timer)
 {
 	struct etcd_lease *lease = container_of(timer, struct etcd_lease, doubt_timer);
 
-	log_warning("lease %" PRIx64 " is in doubt: no renewal for %" PRId64 " ms", lease->id,
-		loop_clock() - lease->renewed_at);
+	log_warning("lease %" PRIx64 " is in doubt: no renewal for %" PRId64
+		    " ms, all locks are lost in %" PRId64 " ms",
+		lease->id, loop_clock() - lease->renewed_at,
+		etcd_lease_deadline(lease) - loop_clock());
 	set_state(lease, STORE_SESSION_DOUBTFUL);
 }
 

@@ -38,6 +38,9 @@ static void on_signal(void *user, int signal)
 {
 	struct check *check = user;
 
+	/* The second one means it. */
+	if (check->interrupted)
+		_exit(EXIT_FAILURE);
 	check->interrupted = true;
 	loop_stop(check->loop);
 }
@@ -82,6 +85,8 @@ static void say_options(const struct options *options)
 		options->host, options->ttl, options->timeout / 1000);
 	buffer_addf(&text, " max_claims=%d max_content=%d, keys below %s/", options->max_claims,
 		options->max_content, options->store.prefix);
+	if (options->supervise)
+		buffer_add_string(&text, ", with another process to go on if it dies");
 	add_login(&text, options);
 	say(NULL, ETCD_VERDICT_OK, text.data);
 	add_policies(&policies, options);

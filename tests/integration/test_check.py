@@ -259,20 +259,38 @@ def test_no_etcd(lab, call, complaint):
 
 def test_interrupted(bare_lab):
     """It ends at once, and takes away what it wrote."""
-    lab = bare_lab
-    server = lab.own_etcd()
-    wire = lab.wire()
+    bare_lab.own_etcd()
+    wire = bare_lab.wire()
     wire.stall(is_watch)
     watch = Stopwatch()
     process = subprocess.Popen(
-        [str(BINARY), "check", "-o", "timeout=300,ttl=300", source(lab, wire.url)],
+        [str(BINARY), "check", "-o", "timeout=300,ttl=300", source(bare_lab, wire.url)],
         env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(server.leases, what="it has a lease")
+    wait_until(bare_lab.etcd.leases, what="it has a lease")
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (1, "") and watch.seconds < SOON
+    one(output.splitlines(), "error", "")  # and nothing else
     one(output.splitlines(), "error", "^interrupted: not everything was asked$")
-    assert left(server) == (set(), [])
+    assert left(bare_lab.etcd) == (set(), []), output
+
+
+def test_interrupted_twice(bare_lab):
+    """Where no answer comes, the second signal is heeded."""
+    server = bare_lab.own_etcd()
+    wire = bare_lab.wire()
+    wire.stall(lambda head: b"/v3/lease/" in head.split(b"\r\n")[0])
+    process = subprocess.Popen(
+        [str(BINARY), "check", "-o", "timeout=300,ttl=2", source(bare_lab, wire.url)],
+        env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert " answers: " in process.stdout.readline()
+    def interrupt():
+        process.send_signal(signal.SIGINT)
+        return process.poll() is not None
+    wait_until(interrupt, SOON, "it ends")
+    process.communicate()
+    assert process.returncode == 1
+    wait_until(lambda: left(server) == (set(), []), what="the lease ends")
 
 
 @pytest.mark.parametrize("words, complaint", [
@@ -286,6 +304,12 @@ def test_wrong_usage(words, complaint):
     done = run(BINARY, "check", *words, env=clean_environment())
     assert (done.returncode, done.stdout) == (1, "") and complaint in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_supervised(lab):
+    """That is said as well."""
+    _, lines, _ = check(source(lab), "supervise=yes")
+    assert ", with another process to go on if it dies" in one(lines, "ok", "^a mount would be")
 
 
 def test_mount_point(lab):

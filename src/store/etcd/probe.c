@@ -309,13 +309,25 @@ static void on_gap(struct etcd_watch *watch)
 static const struct etcd_watch_events watch_events = {
 	.deleted = on_deleted, .gap = on_gap, .open = on_open};
 
+/* Asks what must be answered, whoever interrupts. */
+static int ask_to_the_end(struct probe *probe, const char *rpc, char *body, etcd_read_fn *read)
+{
+	static const bool never;
+	const bool *interrupted = probe->ask.interrupted;
+
+	probe->ask.interrupted = &never;
+	int result = etcd_ask(&probe->ask, rpc, body, read);
+	probe->ask.interrupted = interrupted;
+	return result;
+}
+
 static bool get_lease(struct probe *probe)
 {
 	int ttl = probe->options->ttl;
-	char *body = wire_lease_grant(ttl);
 
-	if (!went_well(
-		    probe, etcd_ask(&probe->ask, "/v3/lease/grant", body, read_grant), "a lease"))
+	/* Else there may be one that we never hear of. */
+	int result = ask_to_the_end(probe, "/v3/lease/grant", wire_lease_grant(ttl), read_grant);
+	if (!went_well(probe, result, "a lease"))
 		return false;
 	probe->lease_id = probe->lease.id;
 	probe->ttl = probe->lease.ttl;
@@ -339,8 +351,8 @@ static bool open_watch(struct probe *probe)
 		probe->options->client.timeout * 2, &watch_events);
 	probe->is_watching = true;
 	etcd_watch_start(&probe->watch, probe->ask.revision + 1);
-	if (etcd_ask_await(&probe->ask, &probe->is_open))
-		return true;
+	if (etcd_ask_await(&probe->ask, &probe->is_open) || *probe->ask.interrupted)
+		return probe->is_open;
 	say(probe, ETCD_VERDICT_ERROR,
 		"the keys below %s can't be watched: is there something between here and etcd that "
 		"keeps answers back, or may the user not read them?",
@@ -421,7 +433,7 @@ static bool renew(struct probe *probe)
 	return false;
 }
 
-/* What the watch was for, once more: the key itself. */
+/* Whether it is gone. */
 static void look_for_key(struct probe *probe)
 {
 	struct wire_txn txn = {0};
@@ -436,23 +448,19 @@ static void look_for_key(struct probe *probe)
 	wire_result_fini(&probe->ask.answer);
 }
 
-/* Takes all away that was written.  That is done by whoever is interrupted, too. */
+/* Takes all away that was written. */
 static void end_session(struct probe *probe)
 {
-	static const bool never;
-	const bool *interrupted = probe->ask.interrupted;
+	int result = ask_to_the_end(
+		probe, "/v3/lease/revoke", wire_lease(probe->lease_id), read_nothing);
 
-	probe->ask.interrupted = &never;
-	int result = etcd_ask(
-		&probe->ask, "/v3/lease/revoke", wire_lease(probe->lease_id), read_nothing);
-	if (result == 0 || result == ETCD_NO_LEASE)
-		look_for_key(probe);
-	else
+	if (result && result != ETCD_NO_LEASE)
 		say(probe, ETCD_VERDICT_ERROR,
 			"giving the lease back: %s; it ends by itself within %" PRId64
 			" s, and its key with it",
 			etcd_ask_reason(&probe->ask, result), probe->ttl);
-	probe->ask.interrupted = interrupted;
+	else if (!*probe->ask.interrupted)
+		look_for_key(probe);
 }
 
 static void probe_session(struct probe *probe)

@@ -7,7 +7,7 @@
 _latchfs_options() { # WORD
 	local names=(
 		ttl= timeout= prefix= cacert= cert= key= user= password_file= name= max_claims=
-		max_content= hold= names= open= record= on_loss= dirs= allow_other
+		max_content= supervise= hold= names= open= record= on_loss= dirs= allow_other
 		default_permissions ro auto_unmount _netdev nofail noauto
 	)
 
@@ -15,6 +15,7 @@ _latchfs_options() { # WORD
 	hold=*) compgen -P hold= -W 'close process name' -- "${1#*=}" ;;
 	names=*) compgen -P names= -W 'held always' -- "${1#*=}" ;;
 	open=*) compgen -P open= -W 'plain lock' -- "${1#*=}" ;;
+	supervise=*) compgen -P supervise= -W 'yes no' -- "${1#*=}" ;;
 	record=*) compgen -P record= -W 'yes no' -- "${1#*=}" ;;
 	on_loss=*) compgen -P on_loss= -W 'error term kill' -- "${1#*=}" ;;
 	dirs=*) compgen -P dirs= -W 'keep lease' -- "${1#*=}" ;;

@@ -216,10 +216,10 @@ def test_completion_has_every_option(shell):
 
 
 def test_completions_know_each_policy():
-    """And the policies' values are those that latchfs takes."""
+    """And the values of policies and switches are those that latchfs takes."""
     help_text = checked(BINARY, "--help")
     policies = re.findall(r"\b(\w+)=(\w+(?:\|\w+)+)", help_text)
-    assert len(policies) == 6
+    assert len(policies) == 7
     for name, values in policies:
         values = values.split("|")
         bash = (COMPLETION / "latchfs.bash").read_text(encoding="utf-8")

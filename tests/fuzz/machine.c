@@ -200,6 +200,11 @@ void http_cancel(struct http_request *request)
 		request_free(request);
 }
 
+/* Each answer is given to its own request. */
+void http_hang_up(const struct http_result *result)
+{
+}
+
 static struct http_request *find_request(const struct machine *machine, unsigned int number)
 {
 	struct http_request *request;

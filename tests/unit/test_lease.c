@@ -156,12 +156,12 @@ void http_cancel(struct http_request *request)
 	free(request);
 }
 
-/* etcd's part: it counts from the moment it hears of a renewal. */
 void http_hang_up(const struct http_result *result)
 {
 	fail_msg("every answer of this network makes sense");
 }
 
+/* etcd's part: it counts from the moment it hears of a renewal. */
 static const char *answer_to(const struct http_request *request)
 {
 	static char body[200];

@@ -11,33 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from containers import attempt, container, holding, inside
 from mounting import BINARY, PLAIN_BINARY, clean_environment
 from support import REPOSITORY, SOON, checked, run, wait_until
 
 CONTRIB = REPOSITORY / "contrib/container"
 ENTRYPOINT = CONTRIB / "entrypoint"
 PLACE = "/run/latchfs"
-
-
-def container(directory, *options, place="/locks"):
-    """The words before a command that runs it in a container which has a directory at a place."""
-    root = ["--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
-    for name in "bin", "lib", "lib64", "sbin":
-        root += ["--symlink", f"usr/{name}", f"/{name}"]
-    return ["bwrap", "--unshare-all", "--uid", "1000", "--gid", "1000", "--die-with-parent", *root,
-            "--bind", str(directory), place, *options, "--"]
-
-
-def holding(name, place="/locks"):
-    """A command that holds a lock until its input ends."""
-    return ["flock", f"{place}/{name}", "sh", "-c", "echo held; cat"]
-
-
-def attempt(words, name, place="/locks"):
-    """Whether a container gets a lock at once."""
-    done = run(*words, "flock", "-n", "-E", "75", f"{place}/{name}", "true")
-    assert done.returncode in (0, 75), done
-    return done.returncode == 0
 
 
 @pytest.fixture
@@ -58,16 +38,6 @@ def test_containers_exclude_each_other(lab, nodes):
     assert first.release() == 0
     second.await_held(SOON)
     assert not attempt(container(a), "x")
-
-
-def inside(pid, name):
-    """The process of a name below a process."""
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split():
-        if Path(f"/proc/{child}/comm").read_text(encoding="ascii").strip() == name:
-            return int(child)
-        if (found := inside(child, name)):
-            return found
-    return None
 
 
 def test_record_of_a_container(lab, nodes):
@@ -184,6 +154,9 @@ def test_entrypoint_after_a_kill(lab, shared):
         try:
             wait_until(works, what=f"the mount works, see {log}")
             number = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii"))
+            if killed:  # it often has the time to unmount before the kernel ends it with the others
+                reaper = wait_until(lambda: inside(number, "latchfs-reaper"), what="there it is")
+                os.kill(reaper, signal.SIGKILL)
         finally:
             if killed:
                 process.kill()

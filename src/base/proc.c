@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -129,6 +130,73 @@ pid_t proc_parent(pid_t pid)
 	cleanup(close_file) FILE *status = open_proc(pid, "status");
 
 	return status ? (pid_t)read_field(status, "PPid:", 10, 0) : 0;
+}
+
+/* --- control groups --- */
+
+/*
+ * Of the hierarchies of version 1, and 2 beside them, systemd's is the one in which services and
+ * containers always are, if it is there.  0 is best.
+ */
+static int rank_hierarchy(const char *controllers, size_t length)
+{
+	static const char systemd[] = "name=systemd";
+
+	if (length == strlen(systemd) && memcmp(controllers, systemd, length) == 0)
+		return 0;
+	return length ? 2 : 1;
+}
+
+static char *shorten(const char *path)
+{
+	size_t length = strlen(path);
+	bool fits = length <= PROC_MAX_CGROUP;
+	cleanup(free_ptr) char *end =
+		fits ? xstrdup(path) : xasprintf("...%s", path + length - (PROC_MAX_CGROUP - 3));
+	char *text = xzalloc(PROC_MAX_CGROUP + 1);
+
+	copy_printable(text, PROC_MAX_CGROUP + 1, end);
+	return text;
+}
+
+/* ID:CONTROLLERS:PATH.  NULL if that is the root. */
+static char *parse_hierarchy(char *line, int *rank)
+{
+	char *controllers = strchr(line, ':');
+	char *path = controllers ? strchr(++controllers, ':') : NULL;
+
+	if (!path || path[1] != '/')
+		return NULL;
+	*rank = rank_hierarchy(controllers, (size_t)(path++ - controllers));
+	path[strcspn(path, "\n")] = '\0';
+	return path[1] ? path : NULL;
+}
+
+static char *read_cgroup(pid_t pid)
+{
+	cleanup(close_file) FILE *file = open_proc(pid, "cgroup");
+	cleanup(free_ptr) char *line = NULL, *best = NULL;
+	int best_rank = INT_MAX, rank;
+	size_t size = 0;
+
+	while (file && getline(&line, &size, file) > 0) {
+		const char *path = parse_hierarchy(line, &rank);
+		if (!path || rank >= best_rank)
+			continue;
+		free(best);
+		best = shorten(path);
+		best_rank = rank;
+	}
+	return take(best);
+}
+
+char *proc_cgroup(struct proc_cgroup *cache, pid_t pid)
+{
+	if (cache->pid == pid)
+		return cache->path;
+	free(cache->path);
+	*cache = (struct proc_cgroup){.pid = pid, .path = read_cgroup(pid)};
+	return cache->path;
 }
 
 /* --- mounts --- */

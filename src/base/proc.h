@@ -4,7 +4,8 @@
  *
  * The one rule: nothing here may follow a path of another process (its cwd, root or descriptors),
  * for that may lead into our own mount, and then we would wait for ourselves.  /proc/PID/comm,
- * status, fdinfo and mountinfo are read; cmdline is not, because it may wait for the process.
+ * status, cgroup, fdinfo and mountinfo are read; cmdline is not, because it may wait for the
+ * process.
  */
 #pragma once
 
@@ -20,6 +21,21 @@ struct proc_identity {
 
 /* Who the thread of that id belongs to. */
 void proc_identify(pid_t tid, struct proc_identity *identity);
+
+/* The control group of the process that was asked for last. */
+struct proc_cgroup {
+	pid_t pid;
+	char *path; /* owned; NULL: the root, or not visible */
+};
+
+/*
+ * The control group of a process as our own namespace names it, or NULL for the root: printable,
+ * and if it is longer than PROC_MAX_CGROUP, "..." and its end, where containers have their name.
+ * Borrowed until the next call.  It is read when the cache has not that process: how long a kernel
+ * before 6.8 takes for it depends on what else is done with control groups.
+ */
+enum { PROC_MAX_CGROUP = 511 };
+char *proc_cgroup(struct proc_cgroup *cache, pid_t pid);
 
 bool proc_is_alive(pid_t pid);
 

@@ -59,6 +59,7 @@ void handle_free(struct handle *handle)
 	node_unref(node, 1);
 	handle_clear_names(handle);
 	free(handle->text);
+	free(handle->cgroup.path);
 	free(handle);
 }
 

@@ -23,6 +23,7 @@ struct handle {
 	uid_t uid;
 	gid_t gid;
 	struct proc_identity opener;
+	struct proc_cgroup cgroup;  /* of who asked for a lock last */
 	struct store_policy policy; /* as it was at open */
 	uint64_t poll;              /* the kernel's number for who polls; 0: nobody */
 	struct stake *stakes;       /* taken through it */

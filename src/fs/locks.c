@@ -63,7 +63,8 @@ static void fill_record(const struct request *request, struct record *record)
 		.pid = who.pid,
 		.uid = handle->uid,
 		.gid = handle->gid,
-		.since = time(NULL)};
+		.since = time(NULL),
+		.cgroup = proc_cgroup(&request->handle->cgroup, who.pid)};
 	if (request->kind == STAKE_FCNTL)
 		ranges_set(&record->ranges, (struct range){.start = request->start,
 						    .end = request->end,

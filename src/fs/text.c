@@ -41,6 +41,8 @@ char *fs_record_text(const struct record *record, uint64_t token, bool shared, c
 		buffer_addf(&text, "pid=%d\nuid=%u\n", (int)record->pid, record->uid);
 		add_line(&text, "command", record->command);
 		add_line(&text, "since", since);
+		if (record->cgroup)
+			add_line(&text, "cgroup", record->cgroup);
 		if (record->hold)
 			add_line(&text, "hold",
 				policy_get(&(struct store_policy){.hold = record->hold}, "hold"));

@@ -10,6 +10,7 @@
 void record_fini(struct record *record)
 {
 	ranges_fini(&record->ranges);
+	free(record->cgroup);
 	free(record->symlink);
 	free(record->content);
 	*record = (struct record){0};
@@ -19,6 +20,7 @@ void record_copy(struct record *to, const struct record *from)
 {
 	*to = *from;
 	ranges_copy(&to->ranges, &from->ranges);
+	to->cgroup = xstrdup(from->cgroup);
 	if (from->symlink)
 		to->symlink = xstrdup(from->symlink);
 	if (!from->content)

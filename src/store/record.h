@@ -12,6 +12,7 @@
 enum {
 	RECORD_HOST_SIZE = 256,
 	RECORD_COMMAND_SIZE = 64,
+	RECORD_MAX_CGROUP = 511,        /* bytes in the path of a control group */
 	RECORD_MAX_CONTENT = 64 * 1024, /* bytes that a holder may write into its lock file */
 	RECORD_MAX_SYMLINK = 4095, /* bytes in the text of a symbolic link, as for the kernel */
 };
@@ -34,6 +35,7 @@ struct record {
 	int64_t since;        /* seconds since 1970, when the place in the queue was asked for */
 	enum store_hold hold; /* PROCESS and NAME: it does not need an open file; else 0 */
 	bool linked;          /* made by link(2): others that think it stale must not remove it */
+	char *cgroup;         /* the control group; owned; NULL: none but the root, or not known */
 	struct ranges ranges; /* what it has of the file; owned; none: all of it */
 	char *symlink;        /* the text, if the lock is a symbolic link; owned; else NULL */
 	char *content;        /* what the holder has written; owned; NULL if nothing */

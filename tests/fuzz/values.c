@@ -45,7 +45,9 @@ static void compare(const struct record *a, const struct record *b)
 	require(a->known == b->known);
 	require(strcmp(a->host, b->host) == 0 && strcmp(a->command, b->command) == 0);
 	require(a->pid == b->pid && a->uid == b->uid && a->gid == b->gid);
-	require(a->since == b->since);
+	require(a->since == b->since && a->hold == b->hold);
+	require(!a->cgroup == !b->cgroup);
+	require(!a->cgroup || strcmp(a->cgroup, b->cgroup) == 0);
 	require(a->content_size == b->content_size);
 	require(!a->content_size || memcmp(a->content, b->content, a->content_size) == 0);
 }
@@ -62,13 +64,22 @@ static void require_lines(const char *text, size_t count)
 	require(!count);
 }
 
+/* token, mode, host, pid, uid, command, since and state, and what not every record has. */
+static size_t count_lines(const struct record *record)
+{
+	const struct ranges *ranges = &record->ranges;
+	bool is_part = ranges->count && !ranges_are_one(ranges, 0, RANGE_END);
+
+	return record->known ? 8 + (size_t)(is_part + !!record->hold + !!record->cgroup) : 4;
+}
+
 static void show(const struct record *record, bool shared)
 {
 	char *json = value_describe(record, shared, INT64_MAX);
 	char *text = fs_record_text(record, 7, shared, "held");
 
 	fuzz_require_json(json);
-	require_lines(text, record->known ? 8 : 4);
+	require_lines(text, count_lines(record));
 	free(json);
 	free(text);
 }
@@ -81,6 +92,7 @@ static void read_value(const char *value)
 	require(record.content_size <= RECORD_MAX_CONTENT);
 	require(!record.content == !record.content_size);
 	require(record.pid >= 0);
+	require(!record.cgroup || strlen(record.cgroup) - 1 < RECORD_MAX_CGROUP);
 	show(&record, false);
 	show(&record, true);
 	if (record.known) {

@@ -134,6 +134,12 @@ def test_look(stage):
     assert done.stdout.startswith("token=") and '"host":"host-m1"' in done.stdout.splitlines()[-1]
 
 
+def test_container(stage):
+    """The control group of the holder, if it is in one."""
+    stage.hold("job")
+    assert stage.run("container").stdout.strip() == stage.mount.record("job").get("cgroup", "")
+
+
 @pytest.mark.parametrize("name, program, ran", [
     ("crontab", "nightly", ["nightly"]), ("crontab short", "short", ["short", "sleep 30"]),
 ])

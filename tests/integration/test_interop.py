@@ -151,6 +151,7 @@ GARBAGE = [
     b'{"v":1,"pid":"abc","uid":-1,"mode":7,"host":["x"],"since":{},"command":null,"data":5}',
     b'{"v":1,"data":"***not base64***"}',
     b'{"v":1,"host":"a\\nstate=held\\nb","command":"\\u0000"}',
+    b'{"v":1,"host":"a","cgroup":"/a\\nstate=lost\\u0001"}', b'{"v":1,"host":"a","cgroup":[{}]}',
     b"[" * 5000, b'{"v":1,"pid":1e400,"uid":99999999999999999999}', b"x" * 200000,
 ]
 

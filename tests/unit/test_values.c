@@ -163,11 +163,16 @@ static void check_record(const struct record *record, bool shared)
 		assert_string_equal(read.symlink, record->symlink);
 	else
 		assert_null(read.symlink);
+	if (record->cgroup)
+		assert_string_equal(read.cgroup, record->cgroup);
+	else
+		assert_null(read.cgroup);
 	if (record->content_size)
 		assert_memory_equal(read.content, record->content, record->content_size);
 	record_fini(&read);
 	assert_null(read.content);
 	assert_null(read.symlink);
+	assert_null(read.cgroup);
 	free(value);
 }
 
@@ -241,7 +246,7 @@ static void test_record(void **state)
 		.uid = 4294967294,
 		.gid = 100,
 		.since = 1769824800};
-	char content[] = "one\0two\n";
+	char content[] = "one\0two\n", cgroup[] = "/a \"b\"/\xc3\xa4";
 
 	check_record(&record, false);
 	record.hold = STORE_HOLD_NAME;
@@ -254,6 +259,12 @@ static void test_record(void **state)
 		"{\"token\":9007199254740993,\"mode\":\"shared\",\"host\":\"web1\",\"pid\":1234,"
 		"\"uid\":4294967294,\"gid\":100,\"command\":\"a \\\"b\\\" \\\\ \xc3\xa4\","
 		"\"since\":\"2026-01-31T02:00:00Z\"}");
+	record.cgroup = cgroup;
+	check_record(&record, true);
+	assert_text(value_describe(&record, false, 7),
+		"{\"token\":7,\"mode\":\"exclusive\",\"host\":\"web1\",\"pid\":1234,"
+		"\"uid\":4294967294,\"gid\":100,\"command\":\"a \\\"b\\\" \\\\ \xc3\xa4\","
+		"\"since\":\"2026-01-31T02:00:00Z\",\"cgroup\":\"/a \\\"b\\\"/\xc3\xa4\"}");
 	record.known = false;
 	assert_text(value_describe(&record, false, 7), "{\"token\":7,\"mode\":\"exclusive\"}");
 }
@@ -265,6 +276,8 @@ static void test_record_extremes(void **state)
 	check_record(&record, false);
 	memset(record.host, 'h', sizeof(record.host) - 1);
 	memset(record.command, 'c', sizeof(record.command) - 1);
+	record.cgroup = xzalloc(RECORD_MAX_CGROUP + 1);
+	memset(record.cgroup, 'g', RECORD_MAX_CGROUP);
 	record.content = xzalloc(RECORD_MAX_CONTENT);
 	record.content_size = RECORD_MAX_CONTENT;
 	memset(record.content, 0xfe, RECORD_MAX_CONTENT);
@@ -295,6 +308,41 @@ static void test_record_of_a_symlink(void **state)
 	assert_null(copy.symlink);
 	buffer_fini(&value);
 	record_fini(&record);
+}
+
+static void assert_cgroup(const char *json, const char *expected)
+{
+	cleanup(free_ptr) char *value = xasprintf("{\"v\":1,\"host\":\"a\",\"cgroup\":%s}", json);
+	struct record record, copy;
+
+	value_parse_record(value, &record);
+	assert_true(record.known);
+	record_copy(&copy, &record);
+	record_fini(&record);
+	if (expected)
+		assert_string_equal(copy.cgroup, expected);
+	else
+		assert_null(copy.cgroup);
+	record_fini(&copy);
+}
+
+/* Whoever wrote it, it is one printable line that is not too long. */
+static void test_record_of_a_cgroup(void **state)
+{
+	cleanup(free_ptr) char *filler = xzalloc(RECORD_MAX_CGROUP + 1);
+	memset(filler, 'g', RECORD_MAX_CGROUP);
+	cleanup(free_ptr) char *longer = xasprintf("\"%sx\"", filler);
+
+	assert_cgroup("\"/docker/ab\"", "/docker/ab");
+	assert_cgroup("\"/\"", "/");
+	assert_cgroup("\"no path\"", "no path");
+	assert_cgroup("\"/a\\nstate=held\\u007f\"", "/a?state=held?");
+	assert_cgroup("\"/\xff\xc3\xa4\"", "/?\xc3\xa4");
+	assert_cgroup("\"\"", NULL);
+	assert_cgroup("null", NULL);
+	assert_cgroup("7", NULL);
+	assert_cgroup("[\"/a\"]", NULL);
+	assert_cgroup(longer, filler);
 }
 
 static void test_foreign_records(void **state)
@@ -497,6 +545,7 @@ int main(void)
 		cmocka_unit_test(test_record),
 		cmocka_unit_test(test_record_extremes),
 		cmocka_unit_test(test_record_of_a_symlink),
+		cmocka_unit_test(test_record_of_a_cgroup),
 		cmocka_unit_test(test_foreign_records),
 		cmocka_unit_test(test_damaged_records),
 		cmocka_unit_test(test_oversized_record),

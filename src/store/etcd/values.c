@@ -34,6 +34,8 @@ static void add_record(struct cJSON *json, const struct record *record, const ch
 	json_add_u64(json, "gid", record->gid);
 	json_add_string(json, "command", record->command);
 	json_add_string(json, "since", since);
+	if (record->cgroup)
+		json_add_string(json, "cgroup", record->cgroup);
 	if (record->ranges.count) {
 		cleanup(free_ptr) char *ranges = ranges_print(&record->ranges);
 		json_add_string(json, "ranges", ranges);
@@ -130,6 +132,16 @@ static char *parse_symlink(const struct cJSON *json)
 	return text && *text && strlen(text) <= RECORD_MAX_SYMLINK ? xstrdup(text) : NULL;
 }
 
+static char *parse_cgroup(const struct cJSON *json)
+{
+	const char *text = json_string(json, "cgroup");
+	char *cgroup = text && *text ? xzalloc(RECORD_MAX_CGROUP + 1) : NULL;
+
+	if (cgroup)
+		copy_printable(cgroup, RECORD_MAX_CGROUP + 1, text);
+	return cgroup;
+}
+
 static void parse_ranges(const struct cJSON *json, struct ranges *ranges)
 {
 	const char *text = json_string(json, "ranges");
@@ -159,6 +171,7 @@ void value_parse_record(const char *value, struct record *record)
 		record->since = timegm(&tm);
 	if (record->since > max_since)
 		record->since = 0;
+	record->cgroup = parse_cgroup(json);
 	record->hold = parse_hold(json);
 	record->linked = json_u64(json, "linked");
 	record->symlink = parse_symlink(json);

@@ -148,8 +148,11 @@ def installed(base):
 def test_installed_files(installed):
     """Each thing where its reader looks for it, and nothing else."""
     assert set(installed) == {
-        "/bin/latchfs", "/sbin/mount.latchfs",
+        "/bin/latchfs", "/bin/latchfs-textfile", "/sbin/mount.latchfs",
         "/share/man/man7/latchfs.7", "/share/man/man8/latchfs.8", "/share/man/man8/mount.latchfs.8",
+        "/share/man/man8/latchfs-textfile.8", "/share/latchfs/prometheus/latchfs.rules.yml",
+        "/share/latchfs/prometheus/latchfs.test.yml",
+        "/share/latchfs/prometheus/latchfs.dashboard.json",
         "/share/licenses/latchfs/LICENSE",
         "/share/bash-completion/completions/latchfs", "/share/zsh/site-functions/_latchfs",
         "/share/fish/vendor_completions.d/latchfs.fish",

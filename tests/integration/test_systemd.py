@@ -211,6 +211,16 @@ def test_units_verify(base):
         assert (done.returncode, done.stdout + done.stderr) == (0, ""), done
 
 
+def test_exposure(base):
+    """What systemd itself says of the hardening does not become worse."""
+    if not Path("/usr/bin/systemd-analyze").exists():
+        pytest.skip("no systemd-analyze")
+    unit = base / "exposure/latchfs@locks.service"
+    unit.parent.mkdir()
+    unit.write_text(unit_text(), encoding="utf-8")
+    checked("systemd-analyze", "security", "--offline=true", "--threshold=46", unit)
+
+
 def test_fstab_example(base):
     """findmnt finds no error in the example."""
     lines = (UNITS / "fstab").read_text(encoding="utf-8")

@@ -6,9 +6,10 @@ files of a server are below the test's directory.
 """
 
 import os
+import pwd
 import re
 import signal
-import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from support import REPOSITORY, SOON, checked, process_state, run, wait_until
 
 GUIDE = REPOSITORY / "contrib/man/latchfs.7"
+NOBODY = pwd.getpwnam("nobody").pw_uid
 DISPLAY = re.compile(r'^\.\\" (.+)\n\.Bd -literal.*\n((?:.*\n)*?)\.Ed$', re.M)
 EXAMPLES = dict(DISPLAY.findall(GUIDE.read_text(encoding="utf-8")))
 
@@ -31,10 +33,12 @@ class Stage:
         self.programs.mkdir()
         self.server.mkdir()
         self.trace = lab.scratch()
+        self.instead = ("", "")
+        self.variables = {}
 
     def text(self, name):
         """An example with its places."""
-        text = EXAMPLES[name].replace("/locks", str(self.mount))
+        text = EXAMPLES[name].replace(*self.instead).replace("/locks", str(self.mount))
         return text.replace("/usr/local/bin", str(self.programs)).replace("/srv", str(self.server))
 
     def program(self, name, body=""):
@@ -53,7 +57,7 @@ class Stage:
     @property
     def environment(self):
         """With our programs before the system's."""
-        return {**os.environ, "PATH": f"{self.programs}:{os.environ['PATH']}"}
+        return {**os.environ, "PATH": f"{self.programs}:{os.environ['PATH']}", **self.variables}
 
     def run(self, name):
         """An example as a script, to its end."""
@@ -243,27 +247,84 @@ def test_fenced_file(stage):
     assert stage.run("fenced file").returncode == 0, "the third has a larger token"
 
 
-def test_fenced_table(stage):
-    """What comes late changes nothing in a database."""
-    database = sqlite3.connect(stage.server / "stock.db")
+class Sqlite:
+    """The database of the example."""
+
+    program = "sqlite3"
+
+    def __init__(self, stage):
+        self.path = stage.server / "stock.db"
+
+    def ask(self, question):
+        """What it answers."""
+        return checked("sqlite3", self.path, question).strip()
+
+    def end(self):
+        """There is no server."""
+
+
+class Postgres:
+    """The other one, with a server of its own."""
+
+    program = "psql"
+
+    def __init__(self, stage):
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+        if not found:
+            pytest.skip("no PostgreSQL")
+        self.programs = found[-1].parent
+        self.place = stage.lab.base / "postgres"
+        self.place.mkdir()
+        os.chown(self.place, NOBODY, NOBODY)
+        stage.instead = re.search(r"^\.Ql (psql .*)\nin place of\n\.Ql (sqlite3 .*)$",
+                                  GUIDE.read_text(encoding="utf-8"), re.M).groups()[::-1]
+        stage.variables = {"PGHOST": str(self.place), "PGUSER": "postgres"}
+        self.environment = stage.environment
+        self.run("initdb", "-N", "-A", "trust", "-U", "postgres")
+        self.run("pg_ctl", "-w", "-l", self.place / "log", "-o",
+                 f"-F -c listen_addresses= -k {self.place}", "start")
+        checked("createdb", "stock", env=self.environment)
+
+    def run(self, name, *words):
+        """A program of the server, which must not be root's."""
+        checked("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
+                self.programs / name, "-D", self.place / "data", *words, cwd="/",
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def ask(self, question):
+        """What it answers."""
+        return checked("psql", "-qtA", "-d", "stock", "-c", question, env=self.environment).strip()
+
+    def end(self):
+        """Ends the server."""
+        self.run("pg_ctl", "-m", "immediate", "stop")
+
+
+@pytest.fixture(params=[Sqlite, Postgres])
+def database(request, stage):
+    """A database with the table of the example."""
+    here = request.param(stage)
     column = re.search(r"^\.Ql (token BIGINT .*) \.$", GUIDE.read_text(encoding="utf-8"), re.M)
-    database.execute(f"CREATE TABLE stock (article INTEGER, pieces INTEGER, {column.group(1)})")
-    database.execute("INSERT INTO stock (article, pieces) VALUES (7, 10)")
-    database.commit()
+    try:
+        here.ask(f"CREATE TABLE stock (article INTEGER, pieces INTEGER, {column.group(1)})")
+        here.ask("INSERT INTO stock (article, pieces) VALUES (7, 10)")
+        yield here
+    finally:
+        here.end()
 
-    def pieces():
-        return database.execute("SELECT pieces FROM stock").fetchone()[0]
 
-    real = checked("sh", "-c", "command -v sqlite3").strip()
-    stage.program("sqlite3", f'kill -STOP $$; exec {real} "$@"')
+def test_fenced_table(stage, database):
+    """What comes late changes nothing in a database."""
+    pieces = "SELECT pieces FROM stock"
+    real = checked("sh", "-c", f"command -v {database.program}").strip()
+    stage.program(database.program, f'kill -STOP $$; exec {real} "$@"')
     first = begin_and_break(stage, "fenced table", "stock", last_stands_still)
-    (stage.programs / "sqlite3").unlink()
+    (stage.programs / database.program).unlink()
     assert stage.run("fenced table").returncode == 0
-    assert pieces() == 9
+    assert database.ask(pieces) == "9"
     os.killpg(first.pid, signal.SIGCONT)
     assert first.exit_status() == 1 and b"somebody else" in first.errors
-    assert pieces() == 9
-    database.close()
+    assert database.ask(pieces) == "9"
 
 
 def test_etcd(stage):

@@ -162,7 +162,9 @@ def test_crontab(stage, name, program, ran):
 
 
 def test_unit(stage):
-    """systemd has nothing to say about the service, and its command holds the lock itself."""
+    """systemd has nothing to say about the service; its command holds the lock, and ends with it."""
+    assert stage.run("policy").returncode == 0
+    assert os.getxattr(stage.mount / "services", "user.latchfs.on_loss") == b"term"
     place = stage.lab.base / "units"
     place.mkdir()
     stage.program("scheduler", "exec sleep 60")
@@ -173,17 +175,22 @@ def test_unit(stage):
         done = run("systemd-analyze", "verify", "--man=no", place / "scheduler.service")
         assert (done.returncode, done.stderr) == (0, "")
     command = re.search(r"^ExecStart=(.*)$", text, re.M).group(1).split()
-    service = stage.lab.holder(*command)
-    wait_until(lambda: stage.mount.names() == ["scheduler"] and stage.ran(), what="it holds")
-    service.process.terminate()
-    assert service.exit_status() == -15
-    wait_until(lambda: stage.mount.names() == [], SOON, "it is free")
+    lock = stage.mount / "services/scheduler"
+    stage.mount.expect()
+    for is_broken in True, False:
+        service = stage.lab.holder(*command)
+        wait_until(lambda: os.path.exists(lock) and stage.ran(), what="it holds")
+        if is_broken:
+            token = stage.mount.holder("services/scheduler")["token"]
+            os.setxattr(lock, "user.latchfs.break", str(token).encode())
+        else:
+            service.process.terminate()
+        assert service.exit_status() == -15
+        wait_until(lambda: not os.path.exists(lock), SOON, "it is free")
 
 
-def test_policy_and_old(stage):
-    """The policies are those that latchfs has, and a lock file is one under them."""
-    assert stage.run("policy").returncode == 0
-    assert os.getxattr(stage.mount / "services", "user.latchfs.on_loss") == b"term"
+def test_old(stage):
+    """A lock file is one under this policy."""
     done = stage.run("old")
     assert done.returncode == 0, done
     assert stage.mount.names("old") == []

@@ -27,6 +27,12 @@ def unit_text():
         "@latchfs@", "/usr/bin/latchfs")
 
 
+def guide(name):
+    """An example of latchfs(7)."""
+    text = (REPOSITORY / "contrib/man/latchfs.7").read_text(encoding="utf-8")
+    return re.search(rf'^\.\\" {name}\n\.Bd .*\n((?:.*\n)*?)\.Ed$', text, re.M).group(1)
+
+
 @pytest.fixture(scope="module")
 def machine(base):
     """A machine with latchfs installed and configured."""
@@ -37,6 +43,9 @@ def machine(base):
     (here.files / "usr/sbin").mkdir()
     (here.files / "usr/sbin/mount.latchfs").symlink_to("/usr/bin/latchfs")
     here.write("etc/systemd/system/latchfs@.service", unit_text())
+    here.write("etc/systemd/system/scheduler.service", guide("unit scheduler.service"))
+    here.write("usr/local/bin/scheduler", "#!/bin/sh\nexec sleep 1000\n")
+    (here.files / "usr/local/bin/scheduler").chmod(0o755)
     here.write("etc/latchfs/locks.conf", f"SOURCE={SOURCE}\nOPTIONS=allow_other,ttl=5\n")
     here.write("etc/fstab", f"{SOURCE} /locks3 latchfs allow_other,_netdev,noauto,"
                             "x-systemd.automount,x-systemd.mount-timeout=60 0 0\n"
@@ -149,6 +158,25 @@ def test_holders_are_signalled(service):
         "setfattr -n user.latchfs.break -v $token /locks/batch/x; wait $!; echo $?")
     # flock(1) and sleep have it open.
     assert done.stdout.strip() == "137", done
+
+
+def test_job_of_the_guide(service):
+    """It holds its lock, ends with the daemon, and comes back with the next."""
+    service.checked("sh", "-c", guide("policy"))
+    service.checked("systemctl", "enable", "--now", "scheduler")
+    before = None
+    for _ in range(2):
+
+        def holds(before=before):
+            now = service.show("scheduler", "MainPID")
+            record = service.run("cat", "/locks/services/scheduler").stdout
+            return now if now != before and f"\npid={now}\n" in record else None
+
+        before = wait_until(holds, what="it has its lock")
+        service.checked("systemctl", "kill", "--kill-who=all", "-s", "KILL", UNIT)
+        wait_until(lambda before=before: service.show("scheduler", "MainPID") != before,
+                   what="it ends, too")
+    service.checked("systemctl", "disable", "--now", "scheduler")
 
 
 def test_service_starts_when_the_store_does(machine):

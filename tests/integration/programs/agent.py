@@ -92,9 +92,9 @@ def ring(number, frame):
 def alarmed(seconds, name, *arguments):
     """Does something, with a signal after some time: "interrupted", or the usual answer."""
     signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         try:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
             return OPERATIONS[name](*arguments)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -43,6 +43,7 @@ void record_pack(struct buffer *buffer, const struct record *record)
 	pack_u64(buffer, record->hold);
 	pack_u64(buffer, record->linked);
 	pack_string(buffer, ranges);
+	pack_string(buffer, record->cgroup);
 	pack_string(buffer, record->symlink);
 	pack_bytes(buffer, record->content, record->content_size);
 	pack_u64(buffer, record->version);
@@ -69,6 +70,7 @@ void record_unpack(struct unpack *from, struct record *record)
 	cleanup(free_ptr) char *ranges = unpack_string(from, NULL);
 	if (ranges && *ranges && ranges_parse(&record->ranges, ranges) < 0)
 		from->failed = true;
+	record->cgroup = unpack_string(from, NULL);
 	record->symlink = unpack_string(from, NULL);
 	record->content = unpack_string(from, &record->content_size);
 	if (!record->content_size)

@@ -21,6 +21,7 @@
 #include "fs/handle.h"
 #include "fs/node.h"
 #include "fs/request.h"
+#include "fs/revive.h"
 #include "fuzz.h"
 #include "store/etcd/values.h"
 #include "store/policy.h"
@@ -82,7 +83,13 @@ bool request_in_group(const struct request *request, gid_t gid)
 	return false;
 }
 
-void poll_free(void *poll)
+/* --- in place of fs/revive.c: there is no ledger --- */
+
+void node_enter(struct node *node)
+{
+}
+
+void hold_enter(struct hold *hold)
 {
 }
 

@@ -213,10 +213,10 @@ static void ask_name(struct world *world, char how, const char *path)
 		ops->survey(store, on_surveyed, world);
 		break;
 	case 'm':
-		ops->mkdir(store, path, &directory, false, on_done, world);
+		ops->mkdir(store, path, &directory, false, 0, on_done, world);
 		break;
 	case 'r':
-		ops->rmdir(store, path, on_done, world);
+		ops->rmdir(store, path, 0, on_done, world);
 		break;
 	default:
 		ops->change(store, path, STORE_CHANGE_MODE, &directory, on_done, world);

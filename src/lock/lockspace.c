@@ -79,7 +79,8 @@ void holding_placed(struct holding *holding, int result, const struct store_queu
 		named_read_again(named);
 	lock_placed(&named->lock, &holding->claim, outcome, holding->place.token,
 		queue ? queue->revision : 0, rivals_of(named, queue));
-	if (holding->claim.state == CLAIM_WAITING)
+	/* Without a place it may be over, and freed. */
+	if (outcome == LOCK_PLACED && holding->claim.state == CLAIM_WAITING)
 		holding_enter(holding);
 	if (arrival <= named->lock.doubted && lock_is_contended(&named->lock))
 		named_read_again(named);

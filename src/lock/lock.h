@@ -176,7 +176,7 @@ bool lock_read_end(struct lock *lock, uint64_t revision, struct rival *rivals);
 
 /*
  * The claim of another process, which has a place with that token and is held, or waits: if so,
- * nothing is granted until the queue was read.
+ * nothing is granted until the queue was read.  To be called in the order of the tokens.
  */
 void lock_adopt(struct lock *lock, struct claim *claim, uint64_t token, bool held);
 

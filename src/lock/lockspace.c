@@ -82,7 +82,8 @@ void holding_placed(struct holding *holding, int result, const struct store_queu
 	/* Without a place it may be over, and freed. */
 	if (outcome == LOCK_PLACED && holding->claim.state == CLAIM_WAITING)
 		holding_enter(holding);
-	if (arrival <= named->lock.doubted && lock_is_contended(&named->lock))
+	if ((named->lock.blind || arrival <= named->lock.doubted) &&
+		lock_is_contended(&named->lock))
 		named_read_again(named);
 	named_settled(named);
 }

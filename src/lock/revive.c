@@ -42,6 +42,7 @@ void holding_enter(struct holding *holding)
 /* --- reviving --- */
 
 struct relic {
+	ledger_slot slot;
 	enum claim_state state;
 	uint64_t token, mark;
 	bool shared;
@@ -77,7 +78,7 @@ static void revive_placed(struct holding *holding, const struct relic *relic)
 		lockspace_release(holding, NULL, NULL);
 }
 
-static void revive(struct lockspace *space, const struct relic *relic, ledger_slot slot)
+static void revive(struct lockspace *space, const struct relic *relic)
 {
 	struct lockspace_request request = {.path = relic->path,
 		.shared = relic->shared,
@@ -86,7 +87,7 @@ static void revive(struct lockspace *space, const struct relic *relic, ledger_sl
 		.on_taken = on_taken};
 	struct holding *holding = holding_new(space, &request);
 
-	holding->slot = slot;
+	holding->slot = relic->slot;
 	holding->is_absent = true;
 	holding->named = lockspace_get_named(space, relic->path);
 	holding->place.path = holding->named->path;
@@ -102,10 +103,23 @@ static void revive(struct lockspace *space, const struct relic *relic, ledger_sl
 		revive_placed(holding, relic);
 }
 
+struct relics {
+	struct relic *list;
+	size_t count, room;
+};
+
+static void relic_fini(struct relic *relic)
+{
+	record_fini(&relic->record);
+	free(relic->id);
+	free(relic->path);
+}
+
 static void read_claim(void *user, ledger_slot slot, uint64_t count, const void *data, size_t size)
 {
 	struct unpack from = {.data = data, .size = size};
-	struct relic relic = {.state = (enum claim_state)unpack_u64(&from)};
+	struct relic relic = {.slot = slot, .state = (enum claim_state)unpack_u64(&from)};
+	struct relics *relics = user;
 
 	relic.token = unpack_u64(&from);
 	relic.shared = unpack_u64(&from);
@@ -113,18 +127,37 @@ static void read_claim(void *user, ledger_slot slot, uint64_t count, const void 
 	relic.id = unpack_string(&from, NULL);
 	relic.path = unpack_string(&from, NULL);
 	record_unpack(&from, &relic.record);
-	if (!from.failed && relic.id && relic.path)
-		revive(user, &relic, slot);
-	else
+	if (from.failed || !relic.id || !relic.path) {
 		log_error("a lock of the former process can't be read; it is free with the lease");
-	record_fini(&relic.record);
-	free(relic.id);
-	free(relic.path);
+		relic_fini(&relic);
+		return;
+	}
+	if (relics->count == relics->room) {
+		relics->room = relics->room * 2 + 64;
+		relics->list = xrealloc(relics->list, relics->room, sizeof(relic));
+	}
+	relics->list[relics->count++] = relic;
+}
+
+static int by_token(const void *a, const void *b)
+{
+	uint64_t x = ((const struct relic *)a)->token, y = ((const struct relic *)b)->token;
+
+	return (x > y) - (x < y);
 }
 
 void lockspace_revive(struct lockspace *space)
 {
-	ledger_each(space->ledger, LEDGER_CLAIM, read_claim, space);
+	struct relics relics = {0};
+
+	ledger_each(space->ledger, LEDGER_CLAIM, read_claim, &relics);
+	if (relics.count)
+		qsort(relics.list, relics.count, sizeof(relics.list[0]), by_token);
+	for (size_t i = 0; i < relics.count; i++) {
+		revive(space, &relics.list[i]);
+		relic_fini(&relics.list[i]);
+	}
+	free(relics.list);
 }
 
 /* --- what becomes of it --- */

@@ -115,7 +115,7 @@ static bool may_start_session(struct mount *mount)
 /* Things that seldom happen. */
 static void have_accident(struct world *world, struct mount *mount)
 {
-	switch (world_below(world, 8)) {
+	switch (world_below(world, 9)) {
 	case 0:
 		break_place(world);
 		break;
@@ -132,6 +132,9 @@ static void have_accident(struct world *world, struct mount *mount)
 		break;
 	case 4:
 		mount_start_read(mount, true);
+		break;
+	case 5:
+		mount_restart(mount);
 		break;
 	default:
 		request_move_stray(world);

@@ -204,7 +204,8 @@ static void answer_placing(struct request *request)
 	if (stale)
 		mount_start_read(mount, true);
 	lock_placed(&mount->lock, &job->claim, outcome, token, revision, rivals);
-	if (arrival <= mount->lock.doubted && lock_is_contended(&mount->lock))
+	if ((mount->lock.blind || arrival <= mount->lock.doubted) &&
+		lock_is_contended(&mount->lock))
 		mount_start_read(mount, true);
 }
 

@@ -185,7 +185,8 @@ static void check_job(struct job *job)
 				       (mount->lock.entering->try && mount->lock.leaving));
 		break;
 	case CLAIM_WAITING:
-		require(world, !mount->lock.suspended && !is_grantable(&mount->lock, claim));
+		require(world, !mount->lock.suspended);
+		require(world, mount->lock.blind || !is_grantable(&mount->lock, claim));
 		break;
 	case CLAIM_JOINING:
 	case CLAIM_HELD:

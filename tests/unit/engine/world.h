@@ -5,6 +5,7 @@
  *     model      the store: places, sessions, news
  *     requests   what a mount has asked of the store, and what becomes of it
  *     mount      engine and store put together, as store/etcd and the lockspace do it
+ *     restart    its process dies, and another one goes on
  *     rules      what has to be true after every event
  *     world      chance, and the people who want the lock
  */
@@ -18,7 +19,7 @@
 #include "engine/model.h"
 #include "lock/lock.h"
 
-enum { MAX_MOUNTS = 3, MAX_FOREIGN = 3, MAX_JOBS = 6 };
+enum { MAX_MOUNTS = 3, MAX_FOREIGN = 3, MAX_JOBS = 6, MAX_REVIVED = 256 };
 
 /* Somebody on a mount who wants the lock: until he was answered and the engine is through. */
 struct job {
@@ -201,6 +202,8 @@ void mount_deliver(struct request *request);
 void mount_hear(struct mount *mount, bool deaf);
 void mount_give_up_session(struct mount *mount);
 void mount_start_session(struct mount *mount);
+/* restart.c: its process dies, and another one goes on. */
+void mount_restart(struct mount *mount);
 /* Has the queue read (with what everybody has now), or the session's keys compared. */
 void mount_start_read(struct mount *mount, bool parts);
 void mount_start_check(struct mount *mount);

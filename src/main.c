@@ -106,7 +106,7 @@
 #include "store/etcd/etcd.h"
 #include "supervise.h"
 
-enum { TIDY_EVERY = 10 * 1000 };
+enum { TIDY_EVERY = 10 * 1000, ECHO = 1000 };
 
 struct program {
 	struct options options;
@@ -120,6 +120,7 @@ struct program {
 	const struct estate *estate; /* neither */
 	int ready_fd;                /* to the process that waits for us to get going; -1 = none */
 	bool ready, stopping;
+	int64_t stopping_at;
 	int status; /* to exit with */
 };
 
@@ -138,8 +139,11 @@ static void stop(struct program *program, int status)
 	if (program->stopping)
 		return;
 	program->stopping = true;
+	program->stopping_at = loop_clock();
 	program->status = status;
 	service_stopping();
+	if (program->estate)
+		supervise_end(program->estate->supervisor);
 	mount_detach(program->mount);
 	program->store->ops->stop(program->store, on_store_stopped, program);
 }
@@ -148,6 +152,9 @@ static void on_signal(void *user, int signal)
 {
 	struct program *program = user;
 
+	/* Who signals a whole group means it once; the supervisor passes that on. */
+	if (program->estate && program->stopping && loop_clock() - program->stopping_at < ECHO)
+		return;
 	log_info("ends by signal %d (%s)", signal, strsignal(signal));
 	/* The second one means it. */
 	if (program->stopping)
@@ -407,11 +414,19 @@ static void prepare_successor(void *user)
 	setenv("ETCDCTL_PASSWORD", options->password, true);
 }
 
+static void undo_preparations(void *user)
+{
+	unsetenv(served_variable);
+	unsetenv("ETCDCTL_USER");
+	unsetenv("ETCDCTL_PASSWORD");
+}
+
 static int serve_or_supervise(struct program *program, char **argv)
 {
 	const struct supervision supervision = {.serve = serve_supervised,
 		.ready = on_worker_ready,
 		.succeed = prepare_successor,
+		.stay = undo_preparations,
 		.user = program,
 		.argv = argv};
 
@@ -490,6 +505,15 @@ static int check(const struct options *options)
 	return check_run(options, &etcd);
 }
 
+/* Whether we could take another program's place, with its command line. */
+static int answer_question(struct options *options, int argc, char **argv, int status)
+{
+	if (parse_options(options, argc, argv, false) < 0)
+		status = EXIT_FAILURE;
+	options_fini(options);
+	return status;
+}
+
 int main(int argc, char **argv)
 {
 	struct program program = {.ready_fd = -1};
@@ -498,6 +522,8 @@ int main(int argc, char **argv)
 
 	open_standard_streams();
 	setvbuf(stderr, NULL, _IOLBF, 0);
+	if (supervise_is_question(argc, argv, &status))
+		return answer_question(&program.options, argc - 2, argv + 2, status);
 	if (command_run(argc, argv, &status))
 		return fflush(stdout) == 0 ? status : EXIT_FAILURE;
 	if (parse_options(&program.options, argc - is_check, argv + is_check, is_check) < 0)

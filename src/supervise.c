@@ -17,9 +17,15 @@
 #include "base/ledger.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "event/loop.h"
 
-/* Workers that die before they are ready, one after the other, until it is given up. */
-enum { MAX_FAILURES = 5, ENDS = 2 };
+enum {
+	/* Workers that die at once, one after the other, until it is given up. */
+	MAX_FAILURES = 20,
+	AT_ONCE = 100, /* milliseconds */
+	PAUSE = 50,    /* between them, growing with their number */
+	ENDS = 2,
+};
 
 /* What another supervisor leaves: the descriptors' numbers. */
 static const char inheritance[] = "LATCHFS_SUPERVISOR";
@@ -27,8 +33,9 @@ static const char inheritance[] = "LATCHFS_SUPERVISOR";
 struct supervisor {
 	const struct supervision *supervision;
 	struct estate estate; /* of the next worker */
-	bool is_resumable, stopping;
+	bool is_ready, is_resumable, stopping;
 	unsigned int failures;
+	int64_t started_at; /* the worker */
 	pid_t worker;
 	int link; /* to the worker; -1: it has hung up */
 	int signals;
@@ -40,7 +47,7 @@ struct supervisor {
 /* --- what the worker says --- */
 
 struct message {
-	bool is_resumable;
+	bool is_resumable, is_ending;
 	struct mount_ends ends; /* just numbers: the descriptors come beside it */
 };
 
@@ -49,14 +56,32 @@ union control {
 	struct cmsghdr header;
 };
 
+static void send_message(int supervisor, struct msghdr *header)
+{
+	if (sendmsg(supervisor, header, MSG_NOSIGNAL) < 0)
+		log_warning("nobody will go on if this process is killed: %s", strerror(errno));
+}
+
+void supervise_end(int supervisor)
+{
+	struct message message = {.is_ending = true};
+	struct iovec part = {.iov_base = &message, .iov_len = sizeof(message)};
+	struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1};
+
+	send_message(supervisor, &header);
+	/* The answer: it has closed what keeps the mount alive. */
+	(void)recv(supervisor, &message, sizeof(message), 0);
+}
+
 void supervise_tell(int supervisor, const struct mount_ends *ends, bool resumable)
 {
-	struct message message = {.is_resumable = resumable};
+	bool can_pass = ends && ends->device >= 0 && ends->reaper >= 0;
+	struct message message = {.is_resumable = resumable && (can_pass || !ends)};
 	struct iovec part = {.iov_base = &message, .iov_len = sizeof(message)};
 	union control control = {0};
 	struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1};
 
-	if (ends) {
+	if (can_pass) {
 		int fds[ENDS] = {ends->device, ends->reaper};
 		header.msg_control = control.bytes;
 		header.msg_controllen = sizeof(control.bytes);
@@ -65,8 +90,7 @@ void supervise_tell(int supervisor, const struct mount_ends *ends, bool resumabl
 			.cmsg_len = CMSG_LEN(sizeof(fds))};
 		memcpy(CMSG_DATA(&control.header), fds, sizeof(fds));
 	}
-	if (sendmsg(supervisor, &header, MSG_NOSIGNAL) < 0)
-		log_warning("nobody will go on if this process is killed: %s", strerror(errno));
+	send_message(supervisor, &header);
 }
 
 static void take_ends(struct supervisor *supervisor, const struct cmsghdr *header)
@@ -78,6 +102,21 @@ static void take_ends(struct supervisor *supervisor, const struct cmsghdr *heade
 	memcpy(fds, CMSG_DATA(header), sizeof(fds));
 	supervisor->estate.ends = (struct mount_ends){.device = fds[0], .reaper = fds[1]};
 	supervisor->estate.is_inherited = true;
+}
+
+/* It is the worker's alone from now on, whose end then is that of the mount. */
+static void let_go(struct supervisor *supervisor)
+{
+	struct estate *estate = &supervisor->estate;
+	const struct message answer = {.is_ending = true};
+
+	if (estate->is_inherited) {
+		close(estate->ends.device);
+		close(estate->ends.reaper);
+	}
+	supervisor->is_resumable = false;
+	supervisor->stopping = true;
+	(void)send(supervisor->link, &answer, sizeof(answer), MSG_NOSIGNAL);
 }
 
 static void on_message(struct supervisor *supervisor)
@@ -95,10 +134,14 @@ static void on_message(struct supervisor *supervisor)
 		supervisor->link = -1;
 		return;
 	}
-	bool is_first = !supervisor->estate.is_inherited;
+	if (message.is_ending) {
+		let_go(supervisor);
+		return;
+	}
+	bool is_first = !supervisor->is_ready;
+	supervisor->is_ready = true;
 	take_ends(supervisor, CMSG_FIRSTHDR(&header));
 	supervisor->is_resumable = message.is_resumable && supervisor->estate.is_inherited;
-	supervisor->failures = 0;
 	if (is_first)
 		supervisor->supervision->ready(supervisor->supervision->user);
 }
@@ -113,7 +156,12 @@ static void become_worker(struct supervisor *supervisor, pid_t parent)
 		_exit(EXIT_FAILURE);
 	close(supervisor->signals);
 	close(supervisor->directory);
-	sigprocmask(SIG_SETMASK, &supervisor->former_mask, NULL);
+	/* Of these it is told by its loop, when it has one. */
+	sigset_t mask = supervisor->former_mask;
+	sigaddset(&mask, SIGTERM);
+	sigaddset(&mask, SIGINT);
+	sigaddset(&mask, SIGHUP);
+	sigprocmask(SIG_SETMASK, &mask, NULL);
 	/* What watches over us watches the supervisor's number. */
 	unsetenv("WATCHDOG_PID");
 }
@@ -143,16 +191,13 @@ static int start_worker(struct supervisor *supervisor)
 	}
 	close(fds[1]);
 	supervisor->link = fds[0];
+	supervisor->started_at = loop_clock();
 	return 1;
 }
 
-static bool is_ledger_good(const struct supervisor *supervisor)
+static void pause_for(int milliseconds)
 {
-	struct ledger *ledger = ledger_open(supervisor->estate.ledger);
-	bool good = ledger && ledger_is_complete(ledger);
-
-	ledger_close(ledger);
-	return good;
+	poll(NULL, 0, milliseconds);
 }
 
 /* A worker was killed.  True if another one can go on. */
@@ -160,12 +205,14 @@ static bool may_go_on(struct supervisor *supervisor, int signal)
 {
 	if (supervisor->stopping)
 		return false;
-	if (!supervisor->is_resumable || !is_ledger_good(supervisor)) {
+	if (!supervisor->is_resumable || !ledger_is_good(supervisor->estate.ledger)) {
 		log_error("the process that serves the mount was killed by signal %d (%s): its "
 			  "locks are lost",
 			signal, strsignal(signal));
 		return false;
 	}
+	if (loop_clock() - supervisor->started_at > AT_ONCE)
+		supervisor->failures = 0;
 	if (supervisor->failures++ == MAX_FAILURES) {
 		log_error("no process that could go on with the mount lives long enough: its "
 			  "locks are lost");
@@ -174,36 +221,83 @@ static bool may_go_on(struct supervisor *supervisor, int signal)
 	log_warning("the process that serves the mount was killed by signal %d (%s): another one "
 		    "goes on",
 		signal, strsignal(signal));
+	pause_for((int)(supervisor->failures - 1) * PAUSE);
 	return true;
 }
 
 /* --- a newer program --- */
 
-static bool can_run(const struct supervisor *supervisor)
-{
-	pid_t pid = fork();
-	int status;
+/* The words after which a program says, by its status, whether it could take our place. */
+static const char question[] = "--takes-over";
 
-	if (pid == 0) {
-		int null = open("/dev/null", O_RDWR);
-		dup2(null, STDOUT_FILENO);
-		dup2(null, STDERR_FILENO);
-		execl(supervisor->program, supervisor->program, "--version", (char *)NULL);
-		_exit(EXIT_FAILURE);
-	}
-	return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
-	       WEXITSTATUS(status) == 0;
+static void ask_successor(const struct supervisor *supervisor)
+{
+	char **argv = supervisor->supervision->argv;
+	size_t count = 0;
+	char format[16], ask[sizeof(question)], program[sizeof(supervisor->program)];
+	int null = open("/dev/null", O_RDWR);
+
+	while (argv[count])
+		count++;
+	snprintf(format, sizeof(format), "%d", LEDGER_FORMAT);
+	copy_string(ask, sizeof(ask), question);
+	copy_string(program, sizeof(program), supervisor->program);
+	char **words = xzalloc((count + 3) * sizeof(*words));
+	words[0] = program;
+	words[1] = ask;
+	words[2] = format;
+	memcpy(words + 3, argv + 1, (count - 1) * sizeof(*words));
+	dup2(null, STDOUT_FILENO);
+	dup2(null, STDERR_FILENO);
+	supervisor->supervision->succeed(supervisor->supervision->user);
+	if (fchdir(supervisor->directory) == 0)
+		execv(program, words);
+	_exit(EXIT_FAILURE);
 }
 
-static void keep_open(int fd)
+static bool can_take_over(const struct supervisor *supervisor)
 {
-	fcntl(fd, F_SETFD, 0);
+	enum { PATIENCE = 10 * 1000 };
+	int64_t end = loop_clock() + PATIENCE;
+	int status = 0;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		sigprocmask(SIG_SETMASK, &supervisor->former_mask, NULL);
+		ask_successor(supervisor);
+	}
+	while (pid > 0 && waitpid(pid, &status, WNOHANG) == 0) {
+		if (loop_clock() > end)
+			kill(pid, SIGKILL);
+		pause_for(1);
+	}
+	return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+bool supervise_is_question(int argc, char **argv, int *status)
+{
+	uint64_t format;
+
+	if (argc < 3 || strcmp(argv[1], question) != 0)
+		return false;
+	bool fits = parse_u64(argv[2], 10, UINT64_MAX, &format) == 0 && format == LEDGER_FORMAT;
+	*status = fits ? EXIT_SUCCESS : EXIT_FAILURE;
+	return true;
+}
+
+static void keep_open(const struct estate *estate, bool open)
+{
+	const int fds[] = {estate->ledger, estate->ends.device, estate->ends.reaper};
+
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		fcntl(fds[i], F_SETFD, open ? 0 : FD_CLOEXEC);
 }
 
 /* To replace a worker is the same as its death. */
 static void make_room(struct supervisor *supervisor)
 {
 	const struct estate *estate = &supervisor->estate;
+	const struct supervision *supervision = supervisor->supervision;
 	char numbers[64];
 
 	kill(supervisor->worker, SIGKILL);
@@ -211,24 +305,33 @@ static void make_room(struct supervisor *supervisor)
 	snprintf(numbers, sizeof(numbers), "%d %d %d", estate->ledger, estate->ends.device,
 		estate->ends.reaper);
 	setenv(inheritance, numbers, true);
-	keep_open(estate->ledger);
-	keep_open(estate->ends.device);
-	keep_open(estate->ends.reaper);
-	supervisor->supervision->succeed(supervisor->supervision->user);
-	sigprocmask(SIG_SETMASK, &supervisor->former_mask, NULL);
+	supervision->succeed(supervision->user);
+	keep_open(estate, true);
+	/* The signals stay blocked: what comes meanwhile is for who takes our place. */
 	if (fchdir(supervisor->directory) == 0)
-		execv(supervisor->program, supervisor->supervision->argv);
+		execv(supervisor->program, supervision->argv);
 	log_error("%s can't be started: %s", supervisor->program, strerror(errno));
+	keep_open(estate, false);
+	unsetenv(inheritance);
+	supervision->stay(supervision->user);
 }
 
-static void replace(struct supervisor *supervisor)
+/* Returns the worker's wait status if that has ended by it, else -1. */
+static int replace(struct supervisor *supervisor)
 {
-	if (!supervisor->is_resumable)
+	if (supervisor->stopping)
+		return -1;
+	if (!supervisor->is_resumable || !ledger_is_good(supervisor->estate.ledger)) {
 		log_warning("it is not replaced: the locks would be lost");
-	else if (!can_run(supervisor))
-		log_warning("it is not replaced: %s does not run", supervisor->program);
-	else
-		make_room(supervisor);
+		return -1;
+	}
+	if (!can_take_over(supervisor)) {
+		log_warning("it is not replaced: %s does not run, or can't go on with the locks",
+			supervisor->program);
+		return -1;
+	}
+	make_room(supervisor);
+	return SIGKILL;
 }
 
 bool supervise_is_successor(void)
@@ -247,10 +350,10 @@ static int take_over(struct supervisor *supervisor)
 		    &estate->ends.reaper) != 3)
 		return -EINVAL;
 	unsetenv(inheritance);
-	estate->is_inherited = supervisor->is_resumable = true;
-	fcntl(estate->ledger, F_SETFD, FD_CLOEXEC);
-	fcntl(estate->ends.device, F_SETFD, FD_CLOEXEC);
-	fcntl(estate->ends.reaper, F_SETFD, FD_CLOEXEC);
+	if (!ledger_is_good(estate->ledger))
+		return -EINVAL;
+	estate->is_inherited = supervisor->is_ready = supervisor->is_resumable = true;
+	keep_open(estate, false);
 	return estate->ledger;
 }
 
@@ -274,6 +377,11 @@ static int set_up(struct supervisor *supervisor, const struct supervision *super
 	sigaddset(&mask, SIGHUP);
 	sigaddset(&mask, SIGUSR1);
 	sigprocmask(SIG_BLOCK, &mask, &supervisor->former_mask);
+	/* An older supervisor has left them blocked. */
+	for (int signal = 1; supervisor->estate.is_inherited && signal < SIGRTMIN; signal++) {
+		if (sigismember(&mask, signal) == 1)
+			sigdelset(&supervisor->former_mask, signal);
+	}
 	supervisor->signals = signalfd(-1, &mask, SFD_CLOEXEC);
 	supervisor->directory = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	ssize_t size =
@@ -301,13 +409,24 @@ static int attend(struct supervisor *supervisor)
 		return -1;
 	if (info.ssi_signo == SIGCHLD)
 		return waitpid(supervisor->worker, &status, WNOHANG) > 0 ? status : -1;
-	if (info.ssi_signo == SIGUSR1) {
-		replace(supervisor);
-		return -1;
-	}
+	if (info.ssi_signo == SIGUSR1)
+		return replace(supervisor);
 	supervisor->stopping = true;
 	kill(supervisor->worker, (int)info.ssi_signo);
 	return -1;
+}
+
+/* What keeps another one from being started may pass, as memory may come back. */
+static int start_some_worker(struct supervisor *supervisor)
+{
+	enum { TRIES = 50, WAIT = 100 };
+	int role = start_worker(supervisor);
+
+	for (int i = 0; role < 0 && supervisor->is_resumable && i < TRIES; i++) {
+		pause_for(WAIT);
+		role = start_worker(supervisor);
+	}
+	return role;
 }
 
 int supervise(const struct supervision *supervision)
@@ -320,7 +439,7 @@ int supervise(const struct supervision *supervision)
 	if (supervisor.estate.is_inherited)
 		supervision->ready(supervision->user);
 	do {
-		role = start_worker(&supervisor);
+		role = start_some_worker(&supervisor);
 		if (role == 0)
 			return supervision->serve(supervision->user, &supervisor.estate);
 		do

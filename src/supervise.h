@@ -27,14 +27,22 @@ struct supervision {
 	int (*serve)(void *user, const struct estate *estate);
 	/* The first worker is ready. */
 	void (*ready)(void *user);
-	/* Before a newer program takes our place: what it finds in the environment. */
+	/* Before a newer program takes our place: what it finds in the environment; and the same
+	 * undone, because it does not. */
 	void (*succeed)(void *user);
+	void (*stay)(void *user);
 	void *user;
 	char **argv; /* ours, for that program */
 };
 
 /* Returns the status to exit with, in the supervisor and in each worker. */
 int supervise(const struct supervision *supervision);
+
+/*
+ * True if the command line asks whether this program could take the place of one that has put that
+ * question: then *status says so, if the rest, from argv[3] on, is right as well.
+ */
+bool supervise_is_question(int argc, char **argv, int *status);
 
 /* True in a program that was started to take the place of an older supervisor. */
 bool supervise_is_successor(void);
@@ -44,3 +52,6 @@ bool supervise_is_successor(void);
  * go on with it.
  */
 void supervise_tell(int supervisor, const struct mount_ends *ends, bool resumable);
+
+/* The worker is about to end in order: from now on it alone keeps the mount alive. */
+void supervise_end(int supervisor);

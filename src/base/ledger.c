@@ -19,7 +19,6 @@
 #include "base/util.h"
 
 enum {
-	FORMAT = 1, /* changes whenever what any owner enters changes its meaning */
 	SMALLEST = 128,
 	CLASSES = 24,
 	FIRST_SIZE = 64 * 1024,
@@ -139,7 +138,7 @@ static ledger_slot take_slot(struct ledger *ledger, size_t size)
 
 int ledger_create(void)
 {
-	struct header header = {.format = FORMAT, .end = sizeof(header)};
+	struct header header = {.format = LEDGER_FORMAT, .end = sizeof(header)};
 	int fd = memfd_create("latchfs-ledger", MFD_CLOEXEC);
 
 	if (fd < 0)
@@ -211,7 +210,7 @@ static int check(const struct ledger *ledger)
 {
 	const struct header *header = header_of(ledger);
 
-	if (memcmp(header->magic, magic, sizeof(magic)) != 0 || header->format != FORMAT ||
+	if (memcmp(header->magic, magic, sizeof(magic)) != 0 || header->format != LEDGER_FORMAT ||
 		header->end > ledger->size)
 		return -EINVAL;
 	return 0;
@@ -249,9 +248,13 @@ void ledger_close(struct ledger *ledger)
 
 /* --- entries --- */
 
-bool ledger_is_complete(const struct ledger *ledger)
+bool ledger_is_good(int fd)
 {
-	return !header_of(ledger)->incomplete;
+	struct header header;
+
+	return pread(fd, &header, sizeof(header), 0) == (ssize_t)sizeof(header) &&
+	       memcmp(header.magic, magic, sizeof(magic)) == 0 && header.format == LEDGER_FORMAT &&
+	       !header.incomplete;
 }
 
 void ledger_put(struct ledger *ledger, ledger_slot *slot, enum ledger_kind kind, const void *data,
@@ -261,7 +264,7 @@ void ledger_put(struct ledger *ledger, ledger_slot *slot, enum ledger_kind kind,
 		return;
 	ledger_slot at = take_slot(ledger, size);
 	if (!at) {
-		if (ledger_is_complete(ledger))
+		if (!header_of(ledger)->incomplete)
 			log_warning("there is no memory for what another process would need to go "
 				    "on with the locks: if this one dies, they are lost");
 		publish(&header_of(ledger)->incomplete, DAMAGED);

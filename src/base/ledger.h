@@ -40,8 +40,15 @@ int ledger_create(void);
 struct ledger *ledger_open(int fd);
 void ledger_close(struct ledger *ledger);
 
-/* False if something could not be entered: what there is must not be relied upon. */
-bool ledger_is_complete(const struct ledger *ledger);
+/*
+ * Of a ledger that another process may have open: false if it can't be relied upon, because
+ * something could not be entered, or it can't be read by this version of the program.
+ */
+bool ledger_is_good(int fd);
+
+/* What this version writes and reads; it changes whenever what any owner enters changes its
+ * meaning. */
+enum { LEDGER_FORMAT = 1 };
 
 /* Enters it, in place of what is in *slot, if anything.  ledger may be NULL in these three: then
  * nothing happens. */

@@ -201,7 +201,8 @@ void fs_readdir(struct request *request, struct handle *handle, size_t size, off
 	request->offset = offset;
 	if (!offset && handle->node->status)
 		status_list(handle);
-	if (offset || handle->node->status) {
+	/* What another process has listed is not known here. */
+	if ((offset && handle->names) || handle->node->status) {
 		reply_entries(request);
 		return;
 	}

@@ -190,7 +190,7 @@ void fs_setlk(struct request *request, struct handle *handle, uint64_t owner, in
 {
 	set_range(request, handle, owner, type, start, end);
 	request->wait = wait;
-	request->next = reply_success;
+	request->next = type == F_UNLCK ? lock_given_back : reply_success;
 	if (type == F_UNLCK ? !may_unlock(request) : !may_have_more(request))
 		reply_error(request, -ENOSPC);
 	else if (type == F_UNLCK)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 #include <utlist.h>
 
@@ -167,14 +168,20 @@ void keep_revived(struct hold *hold)
 
 	if (!keep || keep->handle->policy.hold != STORE_HOLD_PROCESS)
 		return;
-	int fd = find_process(keep);
+	pid_t pid = keep->handle->opener.pid;
+	int error = 0, fd = find_process(keep);
 	if (fd >= 0) {
 		keep->process.fd = fd;
-		if (loop_fd_add(keep->fs->loop, &keep->process, LOOP_READ) == 0)
-			return;
+		error = loop_fd_add(keep->fs->loop, &keep->process, LOOP_READ);
 	}
-	log_info("lock %s: process %d has ended", hold->node->path, (int)keep->handle->opener.pid);
-	keep_release(hold, NULL, NULL);
+	if (fd == -ESRCH) {
+		log_info("lock %s: process %d has ended", hold->node->path, (int)pid);
+		keep_release(hold, NULL, NULL);
+	} else if (fd < 0 || error) {
+		log_warning("lock %s: process %d can't be watched any more (%s): it is held until "
+			    "it is unlinked",
+			hold->node->path, (int)pid, strerror(fd < 0 ? -fd : -error));
+	}
 }
 
 uint64_t keep_started(const struct keep *keep)

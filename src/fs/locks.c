@@ -351,6 +351,20 @@ static void on_released(void *user, int result)
 	reply_error(user, result);
 }
 
+void lock_given_back(struct request *request)
+{
+	struct lockspace *space = request->fs->space;
+	struct holding *leaving = NULL;
+
+	if (request->again)
+		leaving = lockspace_leaving(
+			space, request->node->path, false, lockspace_leaves(space));
+	if (leaving)
+		lockspace_await(leaving, on_released, request);
+	else
+		reply_error(request, 0);
+}
+
 /* --- flock(2) --- */
 
 void fs_flock(struct request *request, struct handle *handle, uint64_t owner, int operation)
@@ -373,5 +387,5 @@ void fs_flock(struct request *request, struct handle *handle, uint64_t owner, in
 	if (hold)
 		hold_release(hold, on_released, request);
 	else
-		reply_error(request, 0);
+		lock_given_back(request);
 }

@@ -19,6 +19,9 @@ void lock_ask(struct request *request);
 /* True if it has lost one, and has to say first that it knows. */
 bool lock_has_lost(const struct request *request);
 
+/* Replies to a request to unlock what is not held any more: another process may have begun that. */
+void lock_given_back(struct request *request);
+
 /* As lockspace_lost_fn, of a hold. */
 void lock_lost(void *user);
 

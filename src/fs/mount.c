@@ -101,7 +101,7 @@ static fuse_req_t end_request(struct request *request, const char *result)
 void reply_error(struct request *request, int error)
 {
 	/* It was there when it was asked for first. */
-	if (error == -ENOENT && request->again && request->removes)
+	if (error == -ENOENT && request->recalled)
 		error = 0;
 	struct ledger *ledger = request->fs->ledger;
 	ledger_slot slot = request->slot;
@@ -378,18 +378,12 @@ static void do_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
 static void do_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct request *request = request_new(req, "RMDIR");
-
-	request->removes = true;
-	fs_rmdir(request, node_of(req, parent), name);
+	fs_rmdir(request_new(req, "RMDIR"), node_of(req, parent), name);
 }
 
 static void do_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct request *request = request_new(req, "UNLINK");
-
-	request->removes = true;
-	fs_unlink(request, node_of(req, parent), name);
+	fs_unlink(request_new(req, "UNLINK"), node_of(req, parent), name);
 }
 
 static void do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
@@ -837,6 +831,16 @@ void mount_tidy(struct mount *mount)
 		reaper_forget_names(mount->reaper);
 }
 
+static void hang_up(struct mount *mount)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (null < 0)
+		return;
+	dup3(null, fuse_session_fd(mount->session), O_CLOEXEC);
+	close(null);
+}
+
 void mount_detach(struct mount *mount)
 {
 	if (!mount->mounted)
@@ -844,11 +848,13 @@ void mount_detach(struct mount *mount)
 	mount->mounted = false;
 	loop_fd_remove(&mount->watch);
 	fuse_session_unmount(mount->session);
-	/* libfuse knows nothing of what it has not mounted. */
-	if (mount->is_resumed)
+	/* libfuse knows nothing of what it has not mounted, and closes it only in the end. */
+	if (mount->is_resumed) {
+		hang_up(mount);
 		reaper_unmount(mount->reaper);
-	else
+	} else {
 		reaper_dismiss(mount->reaper);
+	}
 	mount->reaper = -1;
 }
 

@@ -145,14 +145,13 @@ void node_forget(struct node *node, uint64_t count)
 void node_set_directory(struct node *node, const struct store_directory *directory)
 {
 	struct timespec started = node->fs->started;
-	bool is_news = memcmp(&node->directory, directory, sizeof(*directory)) != 0;
 
 	node->directory = *directory;
 	node->read_at = loop_clock();
 	/* One that has no key of its own: something below it makes it exist. */
 	if (!directory->ctime.tv_sec)
 		node->directory.atime = node->directory.mtime = node->directory.ctime = started;
-	if (is_news && (node->lookups || !node->parent))
+	if (node->lookups || !node->parent)
 		node_enter(node);
 }
 

@@ -54,7 +54,7 @@ struct request {
 	uint64_t leaves; /* locks given back when it began */
 	bool below;      /* it is about all that is below the path */
 	bool again;      /* another process may have begun with it, but has not replied */
-	bool removes;    /* a name: that it is gone, then, is no error if it is asked `again` */
+	bool recalled;   /* and had an aim: that this is gone is no error then */
 
 	/* Of a lock that is being taken. */
 	struct holding *holding; /* NULL when its answer has come */

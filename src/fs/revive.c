@@ -98,7 +98,7 @@ void hold_enter(struct hold *hold)
 	struct buffer entry = {0};
 	size_t count;
 
-	if (!ledger)
+	if (!ledger || !hold->holding)
 		return;
 	if (!hold->stakes) {
 		ledger_drop(ledger, &hold->slot);
@@ -159,7 +159,9 @@ static void read_node(void *user, ledger_slot slot, uint64_t count, const void *
 	node->slot = slot;
 	unpack_bytes(&from, &node->directory, sizeof(node->directory));
 	node->lookups = count;
-	/* Of the root the kernel never forgets anything. */
+	/* Of the root the kernel never forgets anything; what it was not told of is made anew. */
+	if (node != fs->root && !count)
+		ledger_drop(fs->ledger, &node->slot);
 	if (node == fs->root || !count)
 		node_unref(node, 1);
 	else
@@ -244,6 +246,7 @@ void fs_recall(struct request *request)
 		return;
 	request->aim = aim->value;
 	request->slot = aim->slot;
+	request->recalled = true;
 	DL_DELETE(fs->aims, aim);
 	free(aim);
 }
@@ -312,10 +315,21 @@ static void note_link(struct revival *revival, struct unpack *from, struct node 
 	if (!twin)
 		return;
 	struct link *link = xzalloc(sizeof(*link));
+	node_ref(node);
 	link->node = node;
 	link->twin = twin;
 	link->shown_inode = shown_inode;
 	LL_PREPEND(revival->links, link);
+}
+
+/* The former process may have written down that less is needed, and not that less is held. */
+static void go_on(struct hold *hold)
+{
+	const struct ranges *held = &lockspace_record(hold->holding)->ranges;
+
+	if (hold->of_ranges && !ranges_equal(held, &hold->stakes->ranges))
+		lockspace_shrink(hold->holding, &hold->stakes->ranges, NULL, NULL);
+	keep_revived(hold);
 }
 
 static void read_hold(void *user, ledger_slot slot, uint64_t count, const void *data, size_t size)
@@ -341,13 +355,14 @@ static void read_hold(void *user, ledger_slot slot, uint64_t count, const void *
 		keep_drop(hold);
 		return;
 	}
-	hold->lost = !lockspace_is_held(hold->holding);
-	revival->adopted += !hold->lost;
-	revival->lost += hold->lost;
-	if (!hold->lost)
-		keep_revived(hold);
-	else if (keep_of(hold))
-		keep_lost(keep_of(hold));
+	bool lost = !lockspace_is_held(hold->holding);
+	revival->adopted += !lost;
+	revival->lost += lost;
+	/* It may not have been told to all who have to know. */
+	if (lost)
+		lock_lost(hold);
+	else
+		go_on(hold);
 }
 
 /* Of a pair both have to say so: one may have been unlinked. */
@@ -367,6 +382,7 @@ static void revive_links(struct revival *revival)
 		link->node->shown_inode = link->shown_inode;
 	}
 	LL_FOREACH_SAFE(revival->links, link, next) {
+		node_unref(link->node, 1);
 		free(link->twin);
 		free(link);
 	}
@@ -386,6 +402,35 @@ void fs_revive(struct fs *fs)
 		revival.lost);
 }
 
+struct search {
+	uint64_t inode;
+	bool found;
+};
+
+static bool is_wanted(void *user, uint64_t inode)
+{
+	return inode == ((const struct search *)user)->inode;
+}
+
+static void on_open_file(void *user, pid_t pid, uint64_t inode)
+{
+	struct search *search = user;
+
+	search->found = true;
+}
+
+/* Somebody has the file open, if perhaps through another handle; in doubt, yes. */
+static bool is_open_somewhere(const struct fs *fs, const struct handle *handle)
+{
+	struct search search = {.inode = node_shown_inode(handle->node)};
+	dev_t device;
+
+	if (!proc_mount_device(fs->options.mount_point, &device))
+		return true;
+	proc_find_open_files(device, is_wanted, on_open_file, &search);
+	return search.found;
+}
+
 /* Who was killed in the moment between does not ask again, nor close what he was never given. */
 void fs_revived(struct fs *fs)
 {
@@ -393,8 +438,12 @@ void fs_revived(struct fs *fs)
 
 	lockspace_revived(fs->space);
 	forget_aims(fs);
-	if (!unsaid || proc_is_alive(unsaid->opener.pid))
+	if (!unsaid)
 		return;
+	if (is_open_somewhere(fs, unsaid)) {
+		ledger_count(fs->ledger, unsaid->slot, 1);
+		return;
+	}
 	stakes_close_handle(unsaid);
 	handle_free(unsaid);
 }

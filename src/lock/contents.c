@@ -73,9 +73,14 @@ static void on_written(void *user, int result)
 	waiters_tell(&holding->writers, version, result > 0 ? -EIO : result);
 	while (holding->writers && holding->claim.state != CLAIM_HELD)
 		waiters_tell(&holding->writers, UINT64_MAX, -EIO);
+	/* With the session all that is held is lost, of which the news comes next. */
+	if (result == STORE_LOST)
+		waiters_tell(&holding->writers, UINT64_MAX, -EIO);
 	holding->writing = 0;
 	if (holding_may_be_freed(holding))
 		holding_free(holding);
+	else if (result == STORE_LOST)
+		return;
 	else if (holding->writers || (holding->place.shrunk && holding->claim.state == CLAIM_HELD))
 		start_write(holding);
 }

@@ -138,6 +138,8 @@ void named_read_again(struct named_lock *named);
 /* Enters how the claim stands into the ledger: also when the store was just asked for something,
  * which it sends no sooner than in the next turn. */
 void holding_enter(struct holding *holding);
+/* The same if it is to join again, because its place has gone. */
+void holding_place_lost(struct holding *holding);
 /* The absent one of that mark, which is asked for again from now on; or NULL. */
 struct holding *lockspace_take_absent(
 	struct lockspace *space, const struct lockspace_request *request);

@@ -100,6 +100,7 @@ static void on_session(void *user, enum store_session state)
 	struct lockspace *space = user;
 	bool suspended = state == STORE_SESSION_LOST;
 	struct named_lock *named, *next;
+	struct holding *holding;
 
 	if (suspended != space->suspended) {
 		space->suspended = suspended;
@@ -112,6 +113,11 @@ static void on_session(void *user, enum store_session state)
 			named_settled(named);
 		}
 	}
+	if (!suspended)
+		return;
+	DL_FOREACH2(space->all, holding, all_next) {
+		holding_place_lost(holding);
+	}
 }
 
 static void on_gone(void *user, struct store_place *place)
@@ -120,6 +126,7 @@ static void on_gone(void *user, struct store_place *place)
 
 	named_stir(holding->named);
 	lock_gone(&holding->named->lock, &holding->claim);
+	holding_place_lost(holding);
 }
 
 static void on_removed(void *user, const char *path, const char *id, uint64_t revision)

@@ -39,6 +39,12 @@ void holding_enter(struct holding *holding)
 	buffer_fini(&entry);
 }
 
+void holding_place_lost(struct holding *holding)
+{
+	if (holding->claim.state == CLAIM_NEW && holding->slot)
+		holding_enter(holding);
+}
+
 /* --- reviving --- */
 
 struct relic {
@@ -61,23 +67,31 @@ static void revive_lost(struct holding *holding)
 	holding->claim.token = 0;
 	holding->claim.answered = true;
 	holding->named->lock.claims++;
-	copy_string(holding->place.id, sizeof(holding->place.id), "");
 }
 
 static void revive_placed(struct holding *holding, const struct relic *relic)
 {
-	struct lockspace *space = holding->space;
-	struct store *store = space->store;
 	bool to_leave = is_to_leave(relic->state), held = relic->state == CLAIM_HELD;
 
-	space->claims++;
+	holding->space->claims++;
 	holding->counted = true;
-	store->ops->adopt(store, &holding->place, relic->id, relic->token);
 	lock_adopt(&holding->named->lock, &holding->claim, relic->token, held || to_leave);
 	if (to_leave)
 		lockspace_release(holding, NULL, NULL);
 }
 
+/* Until somebody asks for it again, or has it for a reason that is found. */
+static void await_owner(struct holding *holding, const struct relic *relic)
+{
+	struct lockspace *space = holding->space;
+
+	if (holding->mark)
+		HASH_ADD(hh2, space->absent, mark, sizeof(holding->mark), holding);
+	copy_string(holding->place.id, sizeof(holding->place.id), relic->id);
+	HASH_ADD_STR(space->adoptable, place.id, holding);
+}
+
+/* A place of an earlier session has gone with that. */
 static void revive(struct lockspace *space, const struct relic *relic)
 {
 	struct lockspace_request request = {.path = relic->path,
@@ -86,21 +100,27 @@ static void revive(struct lockspace *space, const struct relic *relic)
 		.mark = relic->mark,
 		.on_taken = on_taken};
 	struct holding *holding = holding_new(space, &request);
+	struct named_lock *named = lockspace_get_named(space, relic->path);
+	bool was_held = relic->state == CLAIM_HELD || relic->state == CLAIM_LOST;
 
 	holding->slot = relic->slot;
 	holding->is_absent = true;
-	holding->named = lockspace_get_named(space, relic->path);
-	holding->place.path = holding->named->path;
-	if (!is_to_leave(relic->state)) {
-		if (holding->mark)
-			HASH_ADD(hh2, space->absent, mark, sizeof(holding->mark), holding);
-		copy_string(holding->place.id, sizeof(holding->place.id), relic->id);
-		HASH_ADD_STR(space->adoptable, place.id, holding);
+	holding->named = named;
+	holding->place.path = named->path;
+	bool placed =
+		relic->state != CLAIM_LOST &&
+		space->store->ops->adopt(space->store, &holding->place, relic->id, relic->token);
+	if (!placed && !was_held) {
+		holding_free(holding);
+		named_settled(named);
+		return;
 	}
-	if (relic->state == CLAIM_LOST)
-		revive_lost(holding);
-	else
+	if (!is_to_leave(relic->state))
+		await_owner(holding, relic);
+	if (placed)
 		revive_placed(holding, relic);
+	else
+		revive_lost(holding);
 }
 
 struct relics {

@@ -256,8 +256,9 @@ struct store_ops {
 	 */
 	void (*attempt)(struct store *store, struct store_place *place, uint64_t revision,
 		store_queue_fn *fn, void *user);
-	/* Of another process, in the session that was resumed: the place is ours from now on. */
-	void (*adopt)(
+	/* Of another process: the place is ours from now on.  False if it is not of the session
+	 * that was resumed. */
+	bool (*adopt)(
 		struct store *store, struct store_place *place, const char *id, uint64_t token);
 	/* Gives a place back; tries until the store has it or the session is lost (also 0). */
 	void (*leave)(

@@ -82,7 +82,7 @@ static void test_entries(void **state)
 	assert_int_equal(seen.counts[1], 7);
 	assert_int_equal(seen.turns[2], 0);
 	assert_int_equal(seen.turns[3], 0);
-	assert_true(ledger_is_complete(ledger));
+	assert_true(ledger_is_good(fd));
 	ledger_close(ledger);
 	close(fd);
 }
@@ -179,6 +179,7 @@ static void test_what_is_none(void **state)
 	int fd = memfd_create("test", MFD_CLOEXEC);
 
 	assert_null(ledger_open(fd));
+	assert_false(ledger_is_good(fd));
 	assert_int_equal(write(fd, page, sizeof(page)), sizeof(page));
 	assert_null(ledger_open(fd));
 	close(fd);

@@ -261,8 +261,7 @@ static void check_now(struct etcd *etcd)
 
 /* --- the watch --- */
 
-/* True for an id that this session has given out, and never will again. */
-static bool is_of_session(const struct etcd *etcd, const char *id)
+bool etcd_is_of_session(const struct etcd *etcd, const char *id)
 {
 	char text[STORE_ID_SIZE];
 	int size = snprintf(text, sizeof(text), "%" PRIx64 ".", etcd->lease.id);
@@ -283,7 +282,7 @@ static void on_deleted(struct etcd_watch *watch, const char *key, size_t size, u
 		return;
 	}
 	place = etcd_find_place(etcd, below, id);
-	if (!place && is_of_session(etcd, id))
+	if (!place && etcd_is_of_session(etcd, id))
 		return; /* given back, which the answer has told before */
 	if (!place && key_noticed(below))
 		etcd->store.events->shrunk(etcd->store.user, key_noticed(below), revision);

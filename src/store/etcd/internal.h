@@ -150,6 +150,9 @@ uint64_t etcd_next_sequence(struct etcd *etcd);
 void etcd_session_renewed(struct etcd_lease *lease);
 bool etcd_resume(struct store *store);
 
+/* etcd.c: true for an id that this session has given out, and never will again */
+bool etcd_is_of_session(const struct etcd *etcd, const char *id);
+
 /* places.c */
 /* The watch has told of a delete of ours, which it may do before the answer comes. */
 void etcd_place_left(struct store_place *place);
@@ -164,7 +167,7 @@ void etcd_join(struct store *store, struct store_place *place, uint64_t known, s
 void etcd_try(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
 void etcd_attempt(struct store *store, struct store_place *place, uint64_t revision,
 	store_queue_fn *fn, void *user);
-void etcd_adopt(struct store *store, struct store_place *place, const char *id, uint64_t token);
+bool etcd_adopt(struct store *store, struct store_place *place, const char *id, uint64_t token);
 void etcd_leave(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
 void etcd_confirm(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
 void etcd_write(struct store *store, struct store_place *place, store_done_fn *fn, void *user);

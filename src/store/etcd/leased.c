@@ -22,8 +22,8 @@ struct etcd_leased {
 
 static void drop(struct etcd *etcd, struct etcd_leased *leased)
 {
-	ledger_drop(etcd->store.ledger, &leased->slot);
 	HASH_DEL(etcd->leased, leased);
+	ledger_drop(etcd->store.ledger, &leased->slot);
 	free(leased->path);
 	free(leased);
 }

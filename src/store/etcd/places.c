@@ -49,13 +49,16 @@ static void placed(struct etcd *etcd, struct store_place *place, uint64_t token)
 	place->placed_at = ++etcd->clock;
 }
 
-void etcd_adopt(struct store *store, struct store_place *place, const char *id, uint64_t token)
+bool etcd_adopt(struct store *store, struct store_place *place, const char *id, uint64_t token)
 {
 	struct etcd *etcd = etcd_of(store);
 
+	if (!etcd_is_of_session(etcd, id))
+		return false;
 	copy_string(place->id, sizeof(place->id), id);
 	HASH_ADD_STR(etcd->places, id, place);
 	placed(etcd, place, token);
+	return true;
 }
 
 static void forget_place(struct etcd *etcd, struct store_place *place)

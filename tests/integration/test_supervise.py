@@ -227,6 +227,47 @@ def test_open_directories_and_names(lab, mount):
         os.close(here)
 
 
+@pytest.mark.parametrize("name", ["flocked", "ranges", "created"])
+def test_a_loss_before_is_not_forgotten(lab, mount, name):
+    """Who lost a lock and has not looked yet is told by whoever goes on."""
+    mount.expect("was lost")
+    one = lab.agent()
+    fd = one.open(mount / name, EXCL if name == "created" else RW)
+    if name == "ranges":
+        one.control(fd, fcntl.F_SETLK, fcntl.F_WRLCK, 10, 5)
+    else:
+        one.flock(fd, LOCK_EX)
+    lab.etcd.delete(lab.await_keys(name, 1)[0].name)
+    wait_until(lambda: "was lost" in mount.log())
+    kill(mount, 2)
+    assert one.error("pread", fd, 10, 0) == errno.EIO
+    assert one.error("flock", fd, LOCK_EX) == errno.EIO
+    assert one.poll(fd, select.POLLPRI, 0) & select.POLLPRI
+    one.close(fd)
+    one.take(mount / name)
+
+
+def test_a_part_is_given_back_while_the_lease_is_lost(lab):
+    """The daemon goes on, with and without a supervisor: a write can end with the session."""
+    wire = lab.wire()
+    mounts_of = [lab.mount(f"{options}timeout=1", url=wire.url, ttl=2).expect()
+                 for options in ("", f"{OFD},")]
+    agents = [lab.agent() for _ in mounts_of]
+    fds = []
+    for one, mount in zip(agents, mounts_of):
+        fds.append(one.open(mount / f"x{len(fds)}", RW))
+        one.control(fds[-1], fcntl.F_SETLK, fcntl.F_WRLCK, 10, 5)
+    wire.stall()
+    for one, fd in zip(agents, fds):
+        one.control(fd, fcntl.F_SETLK, fcntl.F_UNLCK, 12, 1)
+    for one, fd in zip(agents, fds):
+        wait_until(lambda one=one, fd=fd: one.error("pread", fd, 10, 0) == errno.EIO)
+    wire.mend()
+    for one, fd, mount in zip(agents, fds, mounts_of):
+        one.close(fd)
+        wait_until(lambda one=one, mount=mount: one.error("take", mount / mount.path.name) == 0)
+
+
 def test_a_loss_while_nobody_serves(lab):
     """If it takes too long until another one goes on, the locks are lost, and that is told."""
     mount = lab.mount(OFD, ttl=2).expect(f"{TAKEN_OVER}|was lost|lease .* (lost|in doubt)")
@@ -284,6 +325,19 @@ def test_ends_in_order(lab, mount):
     mount.stop()
     assert not mount.mounted()
     assert not lab.keys("x")
+
+
+def test_a_signal_to_all_of_it(lab, mount):
+    """As systemd and a terminal send it: everything is given back."""
+    one = lab.agent()
+    fd = one.take(mount / "x")
+    one.begin("poll", fd, select.POLLPRI)
+    one.await_waiting("poll")
+    kill(mount)
+    os.killpg(mount.pid, signal.SIGTERM)
+    assert one.finish() & select.POLLERR
+    assert mount.wait_exit() == 0
+    assert not lab.keys("x") and not mount.mounted()
 
 
 def test_unmount(lab, mount):
@@ -363,14 +417,17 @@ def test_a_newer_program(lab):
     two.fsync(waiting)
 
 
-def test_a_newer_program_that_does_not_run(lab):
-    """Then the old one stays."""
+@pytest.mark.parametrize("text", [
+    "#!/bin/sh\nexit 1\n", "#!/bin/sh\ntest \"$1\" = --version\n", "no program at all",
+], ids=["broken", "older", "garbage"])
+def test_a_newer_program_that_can_not_go_on(lab, text):
+    """Then the old one stays: also if the other runs but does not know what ours has written."""
     binary = lab.base / "latchfs"
     shutil.copy(BINARY, binary)
     mount = ready(lab.mount(OFD, binary=binary).expect("it is not replaced"))
     one = lab.agent()
     fd = one.take(mount / "x")
-    newer = lab.scratch("#!/bin/sh\nexit 1\n")
+    newer = lab.scratch(text)
     newer.chmod(0o755)
     os.rename(newer, binary)
     server = mount.server

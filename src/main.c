@@ -20,7 +20,8 @@
  *       selftest, trial, worker  what is tried; calls that have to end well; who does them
  *
  *     fs/             what the kernel asks, until its one reply
- *       mount         libfuse's session on the event loop, and the replies
+ *       mount         libfuse's session on the event loop
+ *       calls, reply  what it is asked by the kernel, and what is answered
  *       reaper        unmounts what a killed daemon leaves behind
  *       names         lookup, create, unlink
  *       link          dotlocks: a second name for a lock file
@@ -78,7 +79,7 @@
  *     base/           util, buffer, base64, files, json_text, ledger, log, memory, metrics, pack,
  *                     proc, ranges, usage
  *
- * A program that locks a file: fs/mount -> fs/locks -> lock/lockspace -> lock/lock, which asks for
+ * A program that locks a file: fs/calls -> fs/locks -> lock/lockspace -> lock/lock, which asks for
  * a place -> store/etcd/places -> batch -> client -> http.  The answer comes back the same way, or,
  * if there is a queue, store/etcd/watch tells of those who leave it.
  */

@@ -2,7 +2,7 @@
 /*
  * The file system: what its files share.
  *
- * fuse.c turns what the kernel asks into calls of the functions below; each gets a request and
+ * calls.c turns what the kernel asks into calls of the functions below; each gets a request and
  * answers it exactly once with one of the reply functions of request.h, at once or later.
  */
 #pragma once

@@ -185,7 +185,6 @@ static void repeat(struct etcd_call *call)
 static void on_timer(struct loop_timer *timer)
 {
 	struct etcd_call *call = container_of(timer, struct etcd_call, timer);
-	struct etcd_client *client = call->client;
 
 	if (call->deadline && loop_clock() >= call->deadline) {
 		finish(call, -EIO);
@@ -193,7 +192,7 @@ static void on_timer(struct loop_timer *timer)
 	}
 	detach(call);
 	enter(call, ETCD_CALL_QUEUED, 0);
-	pump(client, call->lane);
+	pump(call->client, call->lane);
 }
 
 /* There is no token: waits for one. */

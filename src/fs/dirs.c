@@ -179,6 +179,7 @@ static void on_listed(void *user, int result, const struct store_name *names, si
 	handle_clear_names(handle);
 	handle->names = xzalloc(count * sizeof(handle->names[0]));
 	handle->name_count = count;
+	handle->is_listed = true;
 	for (size_t i = 0; i < count; i++) {
 		handle->names[i] = names[i];
 		handle->names[i].name = xstrdup(names[i].name);
@@ -202,7 +203,7 @@ void fs_readdir(struct request *request, struct handle *handle, size_t size, off
 	if (!offset && handle->node->status)
 		status_list(handle);
 	/* What another process has listed is not known here. */
-	if ((offset && handle->names) || handle->node->status) {
+	if ((offset && handle->is_listed) || handle->node->status) {
 		reply_entries(request);
 		return;
 	}

@@ -38,6 +38,7 @@ struct handle {
 	/* Of a directory: what it held when reading began. */
 	struct store_name *names; /* owned */
 	size_t name_count;
+	bool is_listed; /* by this process */
 
 	uint64_t mark; /* of the request that opened it, see request.h; 0: it was not told of it */
 	ledger_slot slot; /* once the kernel knows of it */

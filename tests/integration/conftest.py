@@ -378,6 +378,19 @@ def lab(base, shared_etcd):
     yield from open_lab(base, shared_etcd)
 
 
+@pytest.fixture
+def shared(lab):
+    """A directory of the machine whose mounts containers, and other users, see."""
+    path = lab.base / "shared"
+    path.mkdir()
+    checked("mount", "--bind", path, path)
+    checked("mount", "--make-shared", path)
+    yield path
+    for mount in lab.mounts:
+        mount.stop()
+    checked("umount", "-R", "-l", path)
+
+
 class Pair:
     """Mounts A and B of one prefix."""
 

@@ -89,19 +89,6 @@ def test_daemon_in_a_container(lab, nodes):
 # Mounts that come and go below a directory which is shared.
 
 
-@pytest.fixture
-def shared(lab):
-    """A directory of the machine whose mounts containers see."""
-    path = lab.base / "shared"
-    path.mkdir()
-    checked("mount", "--bind", path, path)
-    checked("mount", "--make-shared", path)
-    yield path
-    for mount in lab.mounts:
-        mount.stop()
-    checked("umount", "-R", "-l", path)
-
-
 def test_new_mount_in_a_container(lab, shared):
     """Who has the parent sees the mount that follows a crash; who has the mount itself does not."""
     mount = lab.mount("allow_other", name="shared/locks", ttl=2)

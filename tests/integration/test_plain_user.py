@@ -29,19 +29,6 @@ def device(lab):
 
 
 @pytest.fixture
-def shared(lab):
-    """A directory of the user's, whose mounts are seen by all."""
-    path = lab.base / "shared"
-    path.mkdir()
-    checked("mount", "--bind", path, path)
-    checked("mount", "--make-shared", path)
-    yield path
-    for mount in lab.mounts:
-        mount.stop()
-    checked("umount", "-R", "-l", path)
-
-
-@pytest.fixture
 def theirs(lab, device, shared):
     """A mount of the user's."""
     mount = lab.mount(name="shared/theirs", start=False, wrapper=[*device, *AS_NOBODY_TO_MOUNT])

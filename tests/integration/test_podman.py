@@ -137,17 +137,6 @@ def advised():
     return words
 
 
-@pytest.fixture
-def shared(lab):
-    """A directory of the machine whose mounts containers see."""
-    path = lab.base / "shared"
-    path.mkdir()
-    checked("mount", "--bind", path, path)
-    checked("mount", "--make-shared", path)
-    yield path
-    checked("umount", "-R", "-l", path)
-
-
 def test_daemon_in_a_container(lab, shared, podman):
     """It mounts for the machine and for containers, who see its successor when it was killed."""
     options = [word.replace(f"{PLACE}:", f"{shared}:", 1) for word in advised()]

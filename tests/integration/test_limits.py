@@ -115,6 +115,7 @@ def test_a_soft_limit_is_raised(lab):
     mount = lab.mount(binary=started_with(lab, "-S -n 20"))
     soft, hard = resource.prlimit(mount.pid, resource.RLIMIT_NOFILE)
     assert soft == hard > 20
+    assert not mount.names(), "it serves: before that it would end as one that failed"
 
 
 def test_watched_processes_leave_descriptors_to_connections(lab):

@@ -46,7 +46,7 @@ struct node *node_by_inode(struct fs *fs, uint64_t inode)
 	return node;
 }
 
-static enum node_kind kind_of(const struct node *node)
+enum node_kind node_kind(const struct node *node)
 {
 	if (node->is_symlink)
 		return NODE_SYMLINK;
@@ -61,7 +61,7 @@ static struct node *find_or_free_inode(
 
 	for (*inode = node_inode(path, kind);; ++*inode) {
 		node = node_by_inode(fs, *inode);
-		if (!node || (kind_of(node) == kind && strcmp(node->path, path) == 0))
+		if (!node || (node_kind(node) == kind && strcmp(node->path, path) == 0))
 			return node;
 	}
 }

@@ -54,6 +54,8 @@ struct node {
 	bool has_learnt;                  /* which directories are in it, for names=always */
 };
 
+enum node_kind node_kind(const struct node *node);
+
 /* The inode number of a path. */
 uint64_t node_inode(const char *path, enum node_kind kind);
 

@@ -21,17 +21,10 @@
 
 /* --- entering --- */
 
-static enum node_kind kind_of(const struct node *node)
-{
-	if (node->is_symlink)
-		return NODE_SYMLINK;
-	return node->is_directory ? NODE_DIRECTORY : NODE_FILE;
-}
-
 static void pack_node(struct buffer *entry, const struct node *node)
 {
 	pack_string(entry, node->path);
-	pack_u64(entry, kind_of(node));
+	pack_u64(entry, node_kind(node));
 }
 
 void node_enter(struct node *node)

@@ -23,14 +23,14 @@ from test_lockfiles import EXCL
 from test_permissions import NOBODY, daemon_of
 
 RW = os.O_RDWR | os.O_CREAT
-OFD = "supervise=yes"
+SUPERVISED = "supervise=yes"
 TAKEN_OVER = "another one goes on"
 
 
 @pytest.fixture
 def mount(lab):
     """A mount that is supervised."""
-    return ready(lab.mount(OFD).expect(TAKEN_OVER))
+    return ready(lab.mount(SUPERVISED).expect(TAKEN_OVER))
 
 
 def ready(mount):
@@ -69,7 +69,7 @@ def killed_while(mount, begin):
 
 
 def test_locks_of_every_kind_stay(lab, mount):
-    """Who holds goes on to hold, with the same token; others are refused; then all are given back."""
+    """Who holds goes on to hold, with the same token; others are refused; all is given back."""
     other = lab.mount()
     one, two = lab.agent(), lab.agent()
     fds = {
@@ -137,7 +137,7 @@ def test_asking_meanwhile(lab, mount):
 
 
 def test_killed_meanwhile(lab, mount):
-    """Who is killed while nobody serves the mount holds nothing afterwards, and waits for nothing."""
+    """Who is killed while nobody serves the mount holds nothing afterwards, nor waits."""
     holder, one, two = lab.agent(), lab.agent(), lab.agent()
     held = holder.take(mount / "x")
     one.take(mount / "y")
@@ -182,7 +182,7 @@ def test_content_stays(lab, mount):
 
 def test_locks_without_an_open_file(lab):
     """hold=process, hold=name, links, symbolic links and leased directories."""
-    mount = ready(lab.mount(f"{OFD},hold=process,dirs=lease").expect(TAKEN_OVER))
+    mount = ready(lab.mount(f"{SUPERVISED},hold=process,dirs=lease").expect(TAKEN_OVER))
     one, two = lab.agent(), lab.agent()
     one.close(one.open(mount / "own", EXCL))
     one.link(mount / "own", mount / "linked")
@@ -251,7 +251,7 @@ def test_a_part_is_given_back_while_the_lease_is_lost(lab):
     """The daemon goes on, with and without a supervisor: a write can end with the session."""
     wire = lab.wire()
     mounts_of = [lab.mount(f"{options}timeout=1", url=wire.url, ttl=2).expect()
-                 for options in ("", f"{OFD},")]
+                 for options in ("", f"{SUPERVISED},")]
     agents = [lab.agent() for _ in mounts_of]
     fds = []
     for one, mount in zip(agents, mounts_of):
@@ -270,7 +270,7 @@ def test_a_part_is_given_back_while_the_lease_is_lost(lab):
 
 def test_a_loss_while_nobody_serves(lab):
     """If it takes too long until another one goes on, the locks are lost, and that is told."""
-    mount = lab.mount(OFD, ttl=2).expect(f"{TAKEN_OVER}|was lost|lease .* (lost|in doubt)")
+    mount = lab.mount(SUPERVISED, ttl=2).expect(f"{TAKEN_OVER}|was lost|lease .* (lost|in doubt)")
     ready(mount)
     one = lab.agent()
     fd = one.take(mount / "x")
@@ -302,7 +302,7 @@ def test_broken_while_nobody_serves(lab, mount):
 def test_store_away_while_one_goes_on(lab):
     """Without the store another one goes on all the same; what is held is held."""
     wire = lab.wire()
-    mount = lab.mount(f"{OFD},timeout=1", url=wire.url, ttl=LONG).expect(TAKEN_OVER).expect()
+    mount = lab.mount(f"{SUPERVISED},timeout=1", url=wire.url, ttl=LONG).expect(TAKEN_OVER).expect()
     ready(mount)
     one = lab.agent()
     fd = one.take(mount / "x")
@@ -366,7 +366,7 @@ def test_plain_user_in_the_background(lab):
     path.mkdir()
     os.chown(path, NOBODY, NOBODY)
     source = f"{lab.etcd.url}{lab.prefix}"
-    checked(*daemon_of(NOBODY, NOBODY), BINARY, "-o", f"ttl={LONG},{OFD}", source, path,
+    checked(*daemon_of(NOBODY, NOBODY), BINARY, "-o", f"ttl={LONG},{SUPERVISED}", source, path,
             env=clean_environment())
     user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
     one, two = lab.agent(**user), lab.agent(**user)
@@ -390,10 +390,10 @@ def test_plain_user_in_the_background(lab):
 
 
 def test_a_newer_program(lab):
-    """SIGUSR1: the program that lies there now goes on, in the same process, with the same locks."""
+    """SIGUSR1: the program that lies there now goes on, as the same process, with the locks."""
     binary = lab.base / "latchfs"
     shutil.copy(BINARY, binary)
-    mount = ready(lab.mount(OFD, binary=binary))
+    mount = ready(lab.mount(SUPERVISED, binary=binary))
     one, two = lab.agent(), lab.agent()
     fd = one.take(mount / "x")
     waiting = two.open(mount / "x", RW)
@@ -424,7 +424,7 @@ def test_a_newer_program_that_can_not_go_on(lab, text):
     """Then the old one stays: also if the other runs but does not know what ours has written."""
     binary = lab.base / "latchfs"
     shutil.copy(BINARY, binary)
-    mount = ready(lab.mount(OFD, binary=binary).expect("it is not replaced"))
+    mount = ready(lab.mount(SUPERVISED, binary=binary).expect("it is not replaced"))
     one = lab.agent()
     fd = one.take(mount / "x")
     newer = lab.scratch(text)

@@ -18,6 +18,8 @@ import time
 KIND, DIRECTORY, MARKS, SEED = sys.argv[1:]
 RANDOM = random.Random(SEED)
 RANGES = 8
+# What asking for a lock that somebody has may be answered with.
+REFUSED = (errno.EEXIST, errno.EWOULDBLOCK, errno.EACCES)
 
 
 def mark(name):
@@ -26,11 +28,6 @@ def mark(name):
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     time.sleep(RANDOM.uniform(0, 0.003))  # what is done with the lock
     os.unlink(path)
-
-
-def taken(*allowed):
-    """What a lock that somebody has may be answered with."""
-    return lambda error: error.errno in allowed
 
 
 def flock():
@@ -112,13 +109,12 @@ def opened():
 
 def main():
     count = 0
-    refused = taken(errno.EEXIST, errno.EWOULDBLOCK, errno.EACCES)
     while not select.select([sys.stdin], [], [], 0)[0]:
         try:
             globals()[KIND]()
             count += 1
         except OSError as error:
-            if not refused(error) or MARKS in str(error):
+            if error.errno not in REFUSED or MARKS in str(error):
                 raise
             time.sleep(0.001)  # as programs do that try again
     print(count, flush=True)

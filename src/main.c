@@ -7,6 +7,7 @@
  *
  *     main.c          wiring: start, background, signals, the end
  *     supervise       another process goes on if the one that serves the mount dies
+ *     succession      another program goes on
  *     commands        what it does besides mounting: status, top, selftest
  *     check           whether a mount would work
  *     options         the command line and the environment
@@ -105,6 +106,7 @@
 #include "lock/lockspace.h"
 #include "options.h"
 #include "store/etcd/etcd.h"
+#include "succession.h"
 #include "supervise.h"
 
 enum { TIDY_EVERY = 10 * 1000, ECHO = 1000 };
@@ -117,9 +119,11 @@ struct program {
 	struct mount *mount;
 	struct loop_timer tidy_timer;
 	struct service service;
-	struct ledger *ledger;       /* NULL if nobody supervises us */
-	const struct estate *estate; /* neither */
-	int ready_fd;                /* to the process that waits for us to get going; -1 = none */
+	struct ledger *ledger; /* NULL if nobody supervises us */
+	struct estate estate;  /* what was left to us */
+	int supervisor;        /* -1 if there is none */
+	char **argv;
+	int ready_fd; /* to the process that waits for us to get going; -1 = none */
 	bool ready, stopping;
 	int64_t stopping_at;
 	int status; /* to exit with */
@@ -143,9 +147,10 @@ static void stop(struct program *program, int status)
 	program->stopping_at = loop_clock();
 	program->status = status;
 	service_stopping();
-	if (program->estate)
-		supervise_end(program->estate->supervisor);
+	if (program->supervisor >= 0)
+		supervise_end(program->supervisor);
 	mount_detach(program->mount);
+	lockspace_end(program->space);
 	program->store->ops->stop(program->store, on_store_stopped, program);
 }
 
@@ -153,8 +158,14 @@ static void on_signal(void *user, int signal)
 {
 	struct program *program = user;
 
+	if (signal == SIGUSR1 || signal == SIGUSR2) {
+		if (program->supervisor < 0)
+			log_warning("it is not replaced: nobody supervises it (supervise=no)");
+		return;
+	}
 	/* Who signals a whole group means it once; the supervisor passes that on. */
-	if (program->estate && program->stopping && loop_clock() - program->stopping_at < ECHO)
+	if (program->supervisor >= 0 && program->stopping &&
+		loop_clock() - program->stopping_at < ECHO)
 		return;
 	log_info("ends by signal %d (%s)", signal, strsignal(signal));
 	/* The second one means it. */
@@ -206,10 +217,9 @@ static void tell_supervisor(const struct program *program)
 	bool resumable = mount_is_resumable(program->mount);
 
 	if (!resumable)
-		log_warning("supervise: this kernel is older than 6.9: if the process that serves "
-			    "the mount is killed its locks are lost");
-	supervise_tell(program->estate->supervisor, program->estate->is_inherited ? NULL : &ends,
-		resumable);
+		log_info("this kernel is older than 6.9: if the process that serves the mount is "
+			 "killed its locks are lost");
+	supervise_tell(program->supervisor, program->estate.is_inherited ? NULL : &ends, resumable);
 }
 
 static void on_mount_ready(void *user, int error)
@@ -226,9 +236,9 @@ static void on_mount_ready(void *user, int error)
 		log_set_level(LOG_LEVEL_INFO);
 	go_to_background(program);
 	/* An echo: it goes on when what the former process has left is read. */
-	if (program->estate && program->estate->is_inherited)
+	if (program->estate.is_inherited)
 		return;
-	if (program->estate)
+	if (program->supervisor >= 0)
 		tell_supervisor(program);
 	log_info("%s mounted at %s", program->options.source, program->options.mount_point);
 	service_ready(&program->service, program->loop, program->options.source);
@@ -276,7 +286,7 @@ static struct etcd_options etcd_options_of(const struct options *options)
 
 static int create_parts(struct program *program)
 {
-	static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+	static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
 	struct options *options = &program->options;
 	struct etcd_options etcd = etcd_options_of(options);
 	struct lockspace_limits limits = {.claims = (size_t)options->max_claims,
@@ -284,7 +294,7 @@ static int create_parts(struct program *program)
 	struct fs_options fs = {.host = options->host,
 		.mount_point = options->mount_point,
 		.policy = options->policy,
-		.resumes = program->estate && program->estate->is_inherited,
+		.resumes = program->estate.is_inherited,
 		.source = options->source,
 		.ttl = options->ttl * 1000,
 		.timeout = options->timeout,
@@ -325,6 +335,7 @@ static void on_tidy(struct loop_timer *timer)
 	struct program *program = container_of(timer, struct program, tidy_timer);
 
 	mount_tidy(program->mount);
+	ledger_tidy(program->ledger);
 	memory_tidy();
 	loop_timer_arm(timer->loop, timer, loop_clock() + TIDY_EVERY);
 }
@@ -332,7 +343,7 @@ static void on_tidy(struct loop_timer *timer)
 /* What there is without connections to etcd, and one of each kind of these, with some to spare. */
 static int check_file_limit(void)
 {
-	enum { NEEDED = 32 };
+	enum { NEEDED = 36 };
 	unsigned long limit = files_raise_limit();
 
 	if (limit >= NEEDED)
@@ -346,7 +357,7 @@ static int begin(struct program *program)
 {
 	struct store *store = program->store;
 
-	if (!program->estate || !program->estate->is_inherited) {
+	if (!program->estate.is_inherited) {
 		store->ops->start(store, on_store_started, program);
 		return 0;
 	}
@@ -354,7 +365,7 @@ static int begin(struct program *program)
 		log_error("the former process has left no session to go on with");
 		return -EIO;
 	}
-	int error = mount_resume(program->mount, &program->estate->ends);
+	int error = mount_resume(program->mount, &program->estate.ends);
 	if (error)
 		return error;
 	tell_supervisor(program);
@@ -380,16 +391,22 @@ static int serve(struct program *program)
 	return program->status;
 }
 
-static int serve_supervised(void *user, const struct estate *estate)
+static int serve_supervised(void *user, const struct estate *estate, int supervisor)
 {
 	struct program *program = user;
 
 	if (program->ready_fd >= 0)
 		close(program->ready_fd);
 	program->ready_fd = -1;
-	program->estate = estate;
+	program->estate = *estate;
+	program->supervisor = supervisor;
 	program->ledger = ledger_open(estate->ledger);
-	return program->ledger ? serve(program) : EXIT_FAILURE;
+	if (program->ledger && !estate->is_inherited)
+		succession_begin(program->ledger, program->options.mount_point, program->argv);
+	int status = program->ledger ? serve(program) : EXIT_FAILURE;
+	close(supervisor);
+	close(estate->ledger);
+	return status;
 }
 
 static void on_worker_ready(void *user)
@@ -400,15 +417,11 @@ static void on_worker_ready(void *user)
 	go_to_background(program);
 }
 
-/* In the environment of who takes our place: where it must not look, since it has to answer. */
-static const char served_variable[] = "LATCHFS_SERVED";
-
-/* That, and what was taken out of the environment when we were started. */
+/* What was taken out of the environment when we were started. */
 static void prepare_successor(void *user)
 {
 	const struct options *options = &((const struct program *)user)->options;
 
-	setenv(served_variable, options->mount_point, true);
 	if (!options->password)
 		return;
 	setenv("ETCDCTL_USER", options->user, true);
@@ -417,19 +430,20 @@ static void prepare_successor(void *user)
 
 static void undo_preparations(void *user)
 {
-	unsetenv(served_variable);
 	unsetenv("ETCDCTL_USER");
 	unsetenv("ETCDCTL_PASSWORD");
 }
 
-static int serve_or_supervise(struct program *program, char **argv)
+static int serve_or_supervise(struct program *program)
 {
 	const struct supervision supervision = {.serve = serve_supervised,
 		.ready = on_worker_ready,
-		.succeed = prepare_successor,
+		.prepare = prepare_successor,
 		.stay = undo_preparations,
 		.user = program,
-		.argv = argv};
+		.estate = program->estate,
+		.argv = program->argv,
+		.mount_point = program->options.mount_point};
 
 	return program->options.supervise ? supervise(&supervision) : serve(program);
 }
@@ -447,7 +461,7 @@ static int wait_for_start(int fd, pid_t pid)
 	return EXIT_FAILURE;
 }
 
-static int serve_in_background(struct program *program, char **argv)
+static int serve_in_background(struct program *program)
 {
 	int fds[2];
 
@@ -466,7 +480,7 @@ static int serve_in_background(struct program *program, char **argv)
 	}
 	close(fds[0]);
 	program->ready_fd = fds[1];
-	return serve_or_supervise(program, argv);
+	return serve_or_supervise(program);
 }
 
 /* What is opened must not get the number of a standard stream, which others would then write to. */
@@ -485,15 +499,14 @@ static void open_standard_streams(void)
  * What knows a password or a private key leaves no core, nor can others of its user look into it.
  * That goes for the children too.
  */
-static int parse_options(struct options *options, int argc, char **argv, bool only_source)
+static int parse_options(
+	struct options *options, int argc, char **argv, const char *served, bool only_source)
 {
 	int was_dumpable = prctl(PR_GET_DUMPABLE);
 
 	prctl(PR_SET_DUMPABLE, 0UL);
-	const char *served = supervise_is_successor() ? getenv(served_variable) : NULL;
 	int error = only_source ? options_parse_source(options, argc, argv)
 				: options_parse(options, argc, argv, served);
-	unsetenv(served_variable);
 	if (!error && !options->password && !options->key_file)
 		prctl(PR_SET_DUMPABLE, (unsigned long)was_dumpable);
 	return error;
@@ -509,7 +522,7 @@ static int check(const struct options *options)
 /* Whether we could take another program's place, with its command line. */
 static int answer_question(struct options *options, int argc, char **argv, int status)
 {
-	if (parse_options(options, argc, argv, false) < 0)
+	if (parse_options(options, argc, argv, argv[0], false) < 0)
 		status = EXIT_FAILURE;
 	options_fini(options);
 	return status;
@@ -517,17 +530,18 @@ static int answer_question(struct options *options, int argc, char **argv, int s
 
 int main(int argc, char **argv)
 {
-	struct program program = {.ready_fd = -1};
+	struct program program = {.ready_fd = -1, .supervisor = -1, .argv = argv};
 	bool is_check = argc > 1 && strcmp(argv[1], "check") == 0;
 	int status = EXIT_SUCCESS;
 
 	open_standard_streams();
 	setvbuf(stderr, NULL, _IOLBF, 0);
-	if (supervise_is_question(argc, argv, &status))
-		return answer_question(&program.options, argc - 2, argv + 2, status);
+	if (succession_is_question(&argc, &argv, &status))
+		return answer_question(&program.options, argc, argv, status);
 	if (command_run(argc, argv, &status))
 		return fflush(stdout) == 0 ? status : EXIT_FAILURE;
-	if (parse_options(&program.options, argc - is_check, argv + is_check, is_check) < 0)
+	cleanup(free_ptr) char *served = succession_find(&program.estate, argv);
+	if (parse_options(&program.options, argc - is_check, argv + is_check, served, is_check) < 0)
 		status = EXIT_FAILURE;
 	else if (program.options.show_help)
 		options_print_help();
@@ -537,10 +551,10 @@ int main(int argc, char **argv)
 		status = EXIT_SUCCESS;
 	else if (is_check)
 		status = check(&program.options);
-	else if (program.options.foreground || supervise_is_successor())
-		status = serve_or_supervise(&program, argv);
+	else if (program.options.foreground || served)
+		status = serve_or_supervise(&program);
 	else
-		status = serve_in_background(&program, argv);
+		status = serve_in_background(&program);
 	options_fini(&program.options);
 	return status;
 }

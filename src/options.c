@@ -502,6 +502,7 @@ static int parse(
 	int error = 0;
 
 	*options = (struct options){.pretend = pretend,
+		.supervise = true,
 		.ttl = DEFAULT_TTL,
 		.timeout = DEFAULT_TIMEOUT,
 		.max_claims = DEFAULT_CLAIMS,
@@ -579,7 +580,7 @@ void options_print_help(void)
 	      "                        for https, in PEM form\n"
 	      "  -o user=NAME, password_file=FILE\n"
 	      "                        who we are to the store\n"
-	      "  -o supervise=yes|no   have another process go on if this one dies (no)\n"
+	      "  -o supervise=yes|no   have another process go on if this one dies (yes)\n"
 	      "  -o name=NAME          this node's name in records (the host name)\n"
 	      "  -o max_claims=NUMBER  of locks held or waited for at once (100000)\n"
 	      "  -o max_content=MIB    that all lock files' contents may have together (256)\n"

@@ -16,8 +16,10 @@
 
 #include "base/ledger.h"
 #include "base/log.h"
+#include "base/proc.h"
 #include "base/util.h"
 #include "event/loop.h"
+#include "fs/reaper.h"
 
 enum {
 	/* Workers that die at once, one after the other, until it is given up. */
@@ -27,17 +29,16 @@ enum {
 	ENDS = 2,
 };
 
-/* What another supervisor leaves: the descriptors' numbers. */
-static const char inheritance[] = "LATCHFS_SUPERVISOR";
-
 struct supervisor {
 	const struct supervision *supervision;
 	struct estate estate; /* of the next worker */
-	bool is_ready, is_resumable, stopping;
+	bool is_ready, is_resumable;
+	bool is_over; /* the worker keeps the mount alone, to its end */
+	int ending;   /* the signal by which it is to end, 0 if none came */
 	unsigned int failures;
 	int64_t started_at; /* the worker */
 	pid_t worker;
-	int link; /* to the worker; -1: it has hung up */
+	int link; /* to the worker, -1: it has hung up; in the worker, to the supervisor */
 	int signals;
 	sigset_t former_mask;
 	int directory;      /* in which we were started */
@@ -115,7 +116,7 @@ static void let_go(struct supervisor *supervisor)
 		close(estate->ends.reaper);
 	}
 	supervisor->is_resumable = false;
-	supervisor->stopping = true;
+	supervisor->is_over = true;
 	(void)send(supervisor->link, &answer, sizeof(answer), MSG_NOSIGNAL);
 }
 
@@ -148,6 +149,15 @@ static void on_message(struct supervisor *supervisor)
 
 /* --- workers --- */
 
+/* Whether a process is the one that the service manager expects signs of life from. */
+static bool watches(const char *watched, pid_t pid)
+{
+	uint64_t number;
+
+	return watched && parse_u64(watched, 10, UINT64_MAX, &number) == 0 &&
+	       number == (uint64_t)pid;
+}
+
 /* As little of the supervisor's as possible, and its death is ours. */
 static void become_worker(struct supervisor *supervisor, pid_t parent)
 {
@@ -162,8 +172,9 @@ static void become_worker(struct supervisor *supervisor, pid_t parent)
 	sigaddset(&mask, SIGINT);
 	sigaddset(&mask, SIGHUP);
 	sigprocmask(SIG_SETMASK, &mask, NULL);
-	/* What watches over us watches the supervisor's number. */
-	unsetenv("WATCHDOG_PID");
+	/* What watches over the supervisor hears from us. */
+	if (watches(getenv("WATCHDOG_PID"), parent))
+		unsetenv("WATCHDOG_PID");
 }
 
 /* Returns 1 in the supervisor, 0 in the worker, -1 if there can't be one. */
@@ -185,13 +196,16 @@ static int start_worker(struct supervisor *supervisor)
 	}
 	if (!supervisor->worker) {
 		close(fds[0]);
-		supervisor->estate.supervisor = fds[1];
+		supervisor->link = fds[1];
 		become_worker(supervisor, parent);
 		return 0;
 	}
 	close(fds[1]);
 	supervisor->link = fds[0];
 	supervisor->started_at = loop_clock();
+	/* The last one has not come to it. */
+	if (supervisor->ending)
+		kill(supervisor->worker, supervisor->ending);
 	return 1;
 }
 
@@ -203,7 +217,7 @@ static void pause_for(int milliseconds)
 /* A worker was killed.  True if another one can go on. */
 static bool may_go_on(struct supervisor *supervisor, int signal)
 {
-	if (supervisor->stopping)
+	if (supervisor->is_over)
 		return false;
 	if (!supervisor->is_resumable || !ledger_is_good(supervisor->estate.ledger)) {
 		log_error("the process that serves the mount was killed by signal %d (%s): its "
@@ -225,169 +239,132 @@ static bool may_go_on(struct supervisor *supervisor, int signal)
 	return true;
 }
 
-/* --- a newer program --- */
+/* --- another supervisor --- */
 
-/* The words after which a program says, by its status, whether it could take our place. */
-static const char question[] = "--takes-over";
-
-static void ask_successor(const struct supervisor *supervisor)
+static struct successor successor_of(const struct supervisor *supervisor)
 {
-	char **argv = supervisor->supervision->argv;
-	size_t count = 0;
-	char format[16], ask[sizeof(question)], program[sizeof(supervisor->program)];
-	int null = open("/dev/null", O_RDWR);
+	const struct supervision *supervision = supervisor->supervision;
 
-	while (argv[count])
-		count++;
-	snprintf(format, sizeof(format), "%d", LEDGER_FORMAT);
-	copy_string(ask, sizeof(ask), question);
-	copy_string(program, sizeof(program), supervisor->program);
-	char **words = xzalloc((count + 3) * sizeof(*words));
-	words[0] = program;
-	words[1] = ask;
-	words[2] = format;
-	memcpy(words + 3, argv + 1, (count - 1) * sizeof(*words));
-	dup2(null, STDOUT_FILENO);
-	dup2(null, STDERR_FILENO);
-	supervisor->supervision->succeed(supervisor->supervision->user);
-	if (fchdir(supervisor->directory) == 0)
-		execv(program, words);
-	_exit(EXIT_FAILURE);
+	return (struct successor){.program = supervisor->program,
+		.directory = supervisor->directory,
+		.argv = supervision->argv,
+		.mount_point = supervision->mount_point,
+		.prepare = supervision->prepare,
+		.user = supervision->user};
 }
 
-static bool can_take_over(const struct supervisor *supervisor)
+static bool can_be_replaced(const struct supervisor *supervisor)
 {
-	enum { PATIENCE = 10 * 1000 };
-	int64_t end = loop_clock() + PATIENCE;
-	int status = 0;
-	pid_t pid = fork();
+	struct successor successor = successor_of(supervisor);
 
-	if (pid == 0) {
-		sigprocmask(SIG_SETMASK, &supervisor->former_mask, NULL);
-		ask_successor(supervisor);
-	}
-	while (pid > 0 && waitpid(pid, &status, WNOHANG) == 0) {
-		if (loop_clock() > end)
-			kill(pid, SIGKILL);
-		pause_for(1);
-	}
-	return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
-bool supervise_is_question(int argc, char **argv, int *status)
-{
-	uint64_t format;
-
-	if (argc < 3 || strcmp(argv[1], question) != 0)
+	if (supervisor->is_over || supervisor->ending)
 		return false;
-	bool fits = parse_u64(argv[2], 10, UINT64_MAX, &format) == 0 && format == LEDGER_FORMAT;
-	*status = fits ? EXIT_SUCCESS : EXIT_FAILURE;
+	if (!supervisor->is_resumable || !ledger_is_good(supervisor->estate.ledger)) {
+		log_warning("it is not replaced: the locks would be lost");
+		return false;
+	}
+	if (!succession_is_possible(&successor)) {
+		log_warning("it is not replaced: %s does not run, or can't go on with the locks",
+			supervisor->program);
+		return false;
+	}
 	return true;
 }
 
-static void keep_open(const struct estate *estate, bool open)
-{
-	const int fds[] = {estate->ledger, estate->ends.device, estate->ends.reaper};
-
-	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
-		fcntl(fds[i], F_SETFD, open ? 0 : FD_CLOEXEC);
-}
-
 /* To replace a worker is the same as its death. */
-static void make_room(struct supervisor *supervisor)
+static void end_worker(const struct supervisor *supervisor)
 {
-	const struct estate *estate = &supervisor->estate;
-	const struct supervision *supervision = supervisor->supervision;
-	char numbers[64];
-
 	kill(supervisor->worker, SIGKILL);
 	waitpid(supervisor->worker, NULL, 0);
-	snprintf(numbers, sizeof(numbers), "%d %d %d", estate->ledger, estate->ends.device,
-		estate->ends.reaper);
-	setenv(inheritance, numbers, true);
-	supervision->succeed(supervision->user);
-	keep_open(estate, true);
-	/* The signals stay blocked: what comes meanwhile is for who takes our place. */
-	if (fchdir(supervisor->directory) == 0)
-		execv(supervisor->program, supervision->argv);
-	log_error("%s can't be started: %s", supervisor->program, strerror(errno));
-	keep_open(estate, false);
-	unsetenv(inheritance);
-	supervision->stay(supervision->user);
 }
 
-/* Returns the worker's wait status if that has ended by it, else -1. */
+/* Returns the worker's wait status if that has ended by it, else -1.  The signals stay blocked:
+ * what comes meanwhile is for who takes our place. */
 static int replace(struct supervisor *supervisor)
 {
-	if (supervisor->stopping)
+	struct successor successor = successor_of(supervisor);
+
+	if (!can_be_replaced(supervisor))
 		return -1;
-	if (!supervisor->is_resumable || !ledger_is_good(supervisor->estate.ledger)) {
-		log_warning("it is not replaced: the locks would be lost");
-		return -1;
-	}
-	if (!can_take_over(supervisor)) {
-		log_warning("it is not replaced: %s does not run, or can't go on with the locks",
-			supervisor->program);
-		return -1;
-	}
-	make_room(supervisor);
+	end_worker(supervisor);
+	succession_exec(&successor, &supervisor->estate);
+	supervisor->supervision->stay(supervisor->supervision->user);
 	return SIGKILL;
 }
 
-bool supervise_is_successor(void)
+/* The same, if it is the service manager that starts the next one. */
+static int leave(struct supervisor *supervisor)
 {
-	return getenv(inheritance);
+	if (!can_be_replaced(supervisor) || succession_leave(&supervisor->estate) < 0)
+		return -1;
+	log_info("leaves the mount and its locks to who is started next");
+	end_worker(supervisor);
+	reaper_dismiss(supervisor->estate.ends.reaper);
+	return EXIT_SUCCESS;
+}
+
+/* --- the supervisor --- */
+
+/* The service manager has ended that, too. */
+static int guard(struct supervisor *supervisor)
+{
+	const char *mount_point = supervisor->supervision->mount_point;
+	dev_t device;
+	int reaper = reaper_start(mount_point);
+
+	if (reaper < 0)
+		log_warning("nobody will unmount if this process is killed: %s", strerror(-reaper));
+	else if (proc_mount_device(mount_point, &device))
+		reaper_arm(reaper, device);
+	return reaper;
 }
 
 static int take_over(struct supervisor *supervisor)
 {
 	struct estate *estate = &supervisor->estate;
-	const char *numbers = getenv(inheritance);
 
-	if (!numbers)
-		return ledger_create();
-	if (sscanf(numbers, "%d %d %d", &estate->ledger, &estate->ends.device,
-		    &estate->ends.reaper) != 3)
-		return -EINVAL;
-	unsetenv(inheritance);
-	if (!ledger_is_good(estate->ledger))
-		return -EINVAL;
-	estate->is_inherited = supervisor->is_ready = supervisor->is_resumable = true;
-	keep_open(estate, false);
-	return estate->ledger;
+	if (estate->is_inherited) {
+		supervisor->is_ready = supervisor->is_resumable = true;
+		if (estate->ends.reaper < 0)
+			estate->ends.reaper = guard(supervisor);
+		return 0;
+	}
+	estate->ledger = ledger_create();
+	if (estate->ledger >= 0)
+		return 0;
+	log_error("there is nothing to supervise with: %s", strerror(-estate->ledger));
+	return -1;
 }
-
-/* --- the supervisor --- */
 
 static int set_up(struct supervisor *supervisor, const struct supervision *supervision)
 {
+	static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
 	sigset_t mask;
 
-	*supervisor = (struct supervisor){.supervision = supervision, .link = -1};
-	supervisor->estate.ledger = take_over(supervisor);
-	if (supervisor->estate.ledger < 0) {
-		log_error("there is nothing to supervise with: %s",
-			strerror(-supervisor->estate.ledger));
+	*supervisor = (struct supervisor){
+		.supervision = supervision, .estate = supervision->estate, .link = -1};
+	if (take_over(supervisor) < 0)
 		return -1;
-	}
 	sigemptyset(&mask);
-	sigaddset(&mask, SIGCHLD);
-	sigaddset(&mask, SIGTERM);
-	sigaddset(&mask, SIGINT);
-	sigaddset(&mask, SIGHUP);
-	sigaddset(&mask, SIGUSR1);
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaddset(&mask, signals[i]);
 	sigprocmask(SIG_BLOCK, &mask, &supervisor->former_mask);
 	/* An older supervisor has left them blocked. */
-	for (int signal = 1; supervisor->estate.is_inherited && signal < SIGRTMIN; signal++) {
-		if (sigismember(&mask, signal) == 1)
-			sigdelset(&supervisor->former_mask, signal);
-	}
+	for (size_t i = 0; supervisor->estate.is_inherited && i < ARRAY_SIZE(signals); i++)
+		sigdelset(&supervisor->former_mask, signals[i]);
 	supervisor->signals = signalfd(-1, &mask, SFD_CLOEXEC);
 	supervisor->directory = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	ssize_t size =
 		readlink("/proc/self/exe", supervisor->program, sizeof(supervisor->program) - 1);
 	supervisor->program[size < 0 ? 0 : size] = '\0';
 	return supervisor->signals < 0 ? -1 : 0;
+}
+
+static void fini(const struct supervisor *supervisor)
+{
+	close(supervisor->signals);
+	close(supervisor->directory);
+	close(supervisor->estate.ledger);
 }
 
 /* Waits for something to happen; returns the worker's wait status if it has ended, else -1. */
@@ -411,8 +388,10 @@ static int attend(struct supervisor *supervisor)
 		return waitpid(supervisor->worker, &status, WNOHANG) > 0 ? status : -1;
 	if (info.ssi_signo == SIGUSR1)
 		return replace(supervisor);
-	supervisor->stopping = true;
-	kill(supervisor->worker, (int)info.ssi_signo);
+	if (info.ssi_signo == SIGUSR2)
+		return leave(supervisor);
+	supervisor->ending = (int)info.ssi_signo;
+	kill(supervisor->worker, supervisor->ending);
 	return -1;
 }
 
@@ -441,12 +420,14 @@ int supervise(const struct supervision *supervision)
 	do {
 		role = start_some_worker(&supervisor);
 		if (role == 0)
-			return supervision->serve(supervision->user, &supervisor.estate);
+			return supervision->serve(
+				supervision->user, &supervisor.estate, supervisor.link);
 		do
 			status = role < 0 ? -1 : attend(&supervisor);
 		while (role > 0 && status == -1);
 		if (supervisor.link >= 0)
 			close(supervisor.link);
 	} while (role > 0 && WIFSIGNALED(status) && may_go_on(&supervisor, WTERMSIG(status)));
+	fini(&supervisor);
 	return role > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE;
 }

@@ -1,51 +1,38 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Keeps a mount, and the locks that are held through it, while the process that serves it is
- * replaced: because it was killed, or because there is a newer program (SIGUSR1).
+ * replaced: because it was killed, or because there is a newer program (SIGUSR1), or because the
+ * service manager starts the service again (SIGUSR2).
  *
  * This process does nothing else, and so has little that could go wrong: it holds /dev/fuse, the
  * reaper's line and the ledger, and starts one worker after the other.  Its own end is the worker's
- * and the mount's.
+ * and the mount's, except after SIGUSR2.
  */
 #pragma once
 
 #include <stdbool.h>
 
 #include "fs/mount.h"
-
-/* What a worker finds. */
-struct estate {
-	bool is_inherited;      /* another worker has mounted and left all this */
-	struct mount_ends ends; /* of its mount */
-	int ledger;
-	int supervisor; /* to be told by supervise_tell */
-};
+#include "succession.h"
 
 struct supervision {
 	/* What a worker does, until it ends in order: returns the status to exit with.  The
-	 * descriptors of the estate are its own. */
-	int (*serve)(void *user, const struct estate *estate);
+	 * descriptors of the estate are its own.  supervisor is to be told by supervise_tell. */
+	int (*serve)(void *user, const struct estate *estate, int supervisor);
 	/* The first worker is ready. */
 	void (*ready)(void *user);
 	/* Before a newer program takes our place: what it finds in the environment; and the same
 	 * undone, because it does not. */
-	void (*succeed)(void *user);
+	void (*prepare)(void *user);
 	void (*stay)(void *user);
 	void *user;
-	char **argv; /* ours, for that program */
+	struct estate estate;    /* what succession_find has found */
+	char **argv;             /* ours, for that program */
+	const char *mount_point; /* absolute */
 };
 
 /* Returns the status to exit with, in the supervisor and in each worker. */
 int supervise(const struct supervision *supervision);
-
-/*
- * True if the command line asks whether this program could take the place of one that has put that
- * question: then *status says so, if the rest, from argv[3] on, is right as well.
- */
-bool supervise_is_question(int argc, char **argv, int *status);
-
-/* True in a program that was started to take the place of an older supervisor. */
-bool supervise_is_successor(void);
 
 /*
  * A worker is ready.  ends: of the mount, if it has made it; resumable: whether another worker can

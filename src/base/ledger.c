@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The memory is a row of slots, each of which keeps its capacity for ever.  An entry is changed by
- * writing it anew in a free slot, marking that as used, and only then marking the old one as free;
- * of two slots with one number the one of the higher version counts.  The kernel orders all that a
- * killed process has written before what others read, so the compiler is the only one to be kept
- * from changing the order.
+ * The memory is a header and a row of slots.  An entry is changed by writing it anew in a free
+ * slot, marking that as used, and only then marking the old one as free; of two slots with one
+ * number the one of the higher version counts.  The kernel orders all that a killed process has
+ * written before what others read, so the compiler is the only one to be kept from changing the
+ * order.
+ *
+ * Slots are those of a buddy allocator: each begins at a multiple of its capacity, a power of two.
+ * To halve a free one is to write the header of its second half and then its capacity; to join two,
+ * which ledger_tidy does, just the capacity of the first.
  */
 #include "base/ledger.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -20,9 +25,12 @@
 
 enum {
 	SMALLEST = 128,
-	CLASSES = 24,
+	CLASSES = 32,
+	PAGE = 4096,
+	FIRST = PAGE, /* where the slots begin */
 	FIRST_SIZE = 64 * 1024,
 	DAMAGED = 1,
+	WORTH_IT = 256 * 1024, /* bytes that are free, for ledger_tidy */
 };
 
 struct header {
@@ -33,7 +41,7 @@ struct header {
 };
 
 struct slot {
-	uint64_t capacity; /* with this header; a power of two */
+	uint64_t capacity; /* with this header */
 	uint64_t kind;     /* LEDGER_NOTHING: it is free, and nothing below means anything */
 	uint64_t number, version;
 	uint64_t count;
@@ -46,6 +54,7 @@ struct ledger {
 	char *memory;
 	size_t size;
 	uint64_t numbers; /* of entries, so far */
+	size_t free_size; /* of the slots that nothing is in, together */
 	struct {
 		ledger_slot *list;
 		size_t count, room;
@@ -83,7 +92,8 @@ static unsigned int class_of(size_t capacity)
 
 static void add_unused(struct ledger *ledger, ledger_slot at)
 {
-	unsigned int class = class_of(slot_at(ledger, at)->capacity);
+	uint64_t capacity = slot_at(ledger, at)->capacity;
+	unsigned int class = class_of(capacity);
 
 	if (ledger->unused[class].count == ledger->unused[class].room) {
 		ledger->unused[class].room = ledger->unused[class].room * 2 + 16;
@@ -91,6 +101,15 @@ static void add_unused(struct ledger *ledger, ledger_slot at)
 			ledger->unused[class].room, sizeof(ledger_slot));
 	}
 	ledger->unused[class].list[ledger->unused[class].count++] = at;
+	ledger->free_size += capacity;
+}
+
+static void forget_unused(struct ledger *ledger)
+{
+	for (unsigned int class = 0; class < CLASSES; class ++)
+		free(ledger->unused[class].list);
+	memset(ledger->unused, 0, sizeof(ledger->unused));
+	ledger->free_size = 0;
 }
 
 static void make_free(struct ledger *ledger, ledger_slot at)
@@ -99,14 +118,12 @@ static void make_free(struct ledger *ledger, ledger_slot at)
 	add_unused(ledger, at);
 }
 
-static bool grow(struct ledger *ledger, size_t needed)
+/* As many slots again, all of them one. */
+static bool grow(struct ledger *ledger)
 {
-	size_t size = ledger->size;
+	uint64_t end = header_of(ledger)->end, more = end - FIRST;
+	size_t size = end + more;
 
-	while (size < needed)
-		size *= 2;
-	if (size == ledger->size)
-		return true;
 	if (ftruncate(ledger->fd, (off_t)size) < 0)
 		return false;
 	void *memory = mremap(ledger->memory, ledger->size, size, MREMAP_MAYMOVE);
@@ -114,38 +131,110 @@ static bool grow(struct ledger *ledger, size_t needed)
 		return false;
 	ledger->memory = memory;
 	ledger->size = size;
+	slot_at(ledger, end)->capacity = more;
+	slot_at(ledger, end)->kind = LEDGER_NOTHING;
+	publish(&header_of(ledger)->end, size);
+	add_unused(ledger, end);
 	return true;
+}
+
+/* The smallest that are large enough; CLASSES if there are none. */
+static unsigned int class_with_unused(const struct ledger *ledger, unsigned int class)
+{
+	while (class < CLASSES && !ledger->unused[class].count)
+		class ++;
+	return class;
 }
 
 /* Returns 0 if there is no memory for one. */
 static ledger_slot take_slot(struct ledger *ledger, size_t size)
 {
-	unsigned int class = class_of(sizeof(struct slot) + size);
-	size_t capacity = (size_t)SMALLEST << class;
+	unsigned int wanted = class_of(sizeof(struct slot) + size), class;
+	size_t capacity = (size_t)SMALLEST << wanted;
 
-	if (ledger->unused[class].count)
-		return ledger->unused[class].list[--ledger->unused[class].count];
-	ledger_slot at = header_of(ledger)->end;
-	if (capacity < sizeof(struct slot) + size || !grow(ledger, at + capacity))
+	if (capacity < sizeof(struct slot) + size)
 		return 0;
-	slot_at(ledger, at)->capacity = capacity;
-	slot_at(ledger, at)->kind = LEDGER_NOTHING;
-	publish(&header_of(ledger)->end, at + capacity);
+	while ((class = class_with_unused(ledger, wanted)) == CLASSES) {
+		if (!grow(ledger))
+			return 0;
+	}
+	ledger_slot at = ledger->unused[class].list[--ledger->unused[class].count];
+	ledger->free_size -= (size_t)SMALLEST << class;
+	for (size_t half = (size_t)SMALLEST << class; half > capacity;) {
+		half /= 2;
+		slot_at(ledger, at + half)->capacity = half;
+		slot_at(ledger, at + half)->kind = LEDGER_NOTHING;
+		publish(&slot_at(ledger, at)->capacity, half);
+		add_unused(ledger, at + half);
+	}
 	return at;
+}
+
+static bool is_free(const struct ledger *ledger, ledger_slot at, uint64_t capacity)
+{
+	const struct slot *slot = slot_at(ledger, at);
+
+	return slot->kind == LEDGER_NOTHING && slot->capacity == capacity;
+}
+
+/* Returns whether any two were joined. */
+static bool join_once(struct ledger *ledger)
+{
+	uint64_t end = header_of(ledger)->end, capacity;
+	bool joined = false;
+
+	for (ledger_slot at = FIRST; at < end; at += capacity) {
+		capacity = slot_at(ledger, at)->capacity;
+		if ((at - FIRST) % (2 * capacity) || at + capacity >= end ||
+			!is_free(ledger, at, capacity) || !is_free(ledger, at + capacity, capacity))
+			continue;
+		capacity *= 2;
+		publish(&slot_at(ledger, at)->capacity, capacity);
+		joined = true;
+	}
+	return joined;
+}
+
+/* The memory of a free one but for its header, which is never needed again. */
+static void give_back(const struct ledger *ledger, ledger_slot at)
+{
+	uint64_t capacity = slot_at(ledger, at)->capacity;
+
+	if (capacity > PAGE)
+		(void)fallocate(ledger->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			(off_t)(at + PAGE), (off_t)(capacity - PAGE));
+}
+
+void ledger_tidy(struct ledger *ledger)
+{
+	if (!ledger || ledger->free_size < WORTH_IT || ledger->free_size < ledger->size / 2)
+		return;
+	while (join_once(ledger))
+		continue;
+	forget_unused(ledger);
+	for (ledger_slot at = FIRST; at < header_of(ledger)->end;
+		at += slot_at(ledger, at)->capacity) {
+		if (slot_at(ledger, at)->kind != LEDGER_NOTHING)
+			continue;
+		add_unused(ledger, at);
+		give_back(ledger, at);
+	}
 }
 
 /* --- opening --- */
 
 int ledger_create(void)
 {
-	struct header header = {.format = LEDGER_FORMAT, .end = sizeof(header)};
+	struct header header = {.format = LEDGER_FORMAT, .end = FIRST + FIRST_SIZE};
+	struct slot slot = {.capacity = FIRST_SIZE};
 	int fd = memfd_create("latchfs-ledger", MFD_CLOEXEC);
 
 	if (fd < 0)
 		return -errno;
 	memcpy(header.magic, magic, sizeof(magic));
-	if (ftruncate(fd, FIRST_SIZE) == 0 &&
-		pwrite(fd, &header, sizeof(header), 0) == (ssize_t)sizeof(header))
+	if (ftruncate(fd, FIRST + FIRST_SIZE) == 0 &&
+		pwrite(fd, &header, sizeof(header), 0) == (ssize_t)sizeof(header) &&
+		pwrite(fd, &slot, sizeof(slot), FIRST) == (ssize_t)sizeof(slot))
 		return fd;
 	int error = -errno;
 	close(fd);
@@ -185,15 +274,16 @@ static void add_used(struct ledger *ledger, struct newest **table, ledger_slot a
 static int read_slots(struct ledger *ledger)
 {
 	struct newest *table = NULL, *newest, *next;
-	uint64_t end = header_of(ledger)->end, at = sizeof(struct header);
+	uint64_t end = header_of(ledger)->end, at = FIRST;
 
 	while (at < end) {
 		const struct slot *slot = slot_at(ledger, at);
 		uint64_t capacity = slot->capacity;
+		bool is_free = slot->kind == LEDGER_NOTHING;
 		if (capacity < SMALLEST || capacity > end - at ||
-			slot->size > capacity - sizeof(*slot))
+			(!is_free && slot->size > capacity - sizeof(*slot)))
 			break;
-		if (slot->kind == LEDGER_NOTHING)
+		if (is_free)
 			add_unused(ledger, at);
 		else
 			add_used(ledger, &table, at);
@@ -211,7 +301,7 @@ static int check(const struct ledger *ledger)
 	const struct header *header = header_of(ledger);
 
 	if (memcmp(header->magic, magic, sizeof(magic)) != 0 || header->format != LEDGER_FORMAT ||
-		header->end > ledger->size)
+		header->end < FIRST || header->end > ledger->size)
 		return -EINVAL;
 	return 0;
 }
@@ -222,7 +312,7 @@ struct ledger *ledger_open(int fd)
 	struct stat status;
 
 	ledger->fd = fd;
-	if (fstat(fd, &status) == 0 && status.st_size >= FIRST_SIZE) {
+	if (fstat(fd, &status) == 0 && status.st_size >= FIRST + FIRST_SIZE) {
 		void *memory = mmap(
 			NULL, (size_t)status.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 		ledger->memory = memory == MAP_FAILED ? NULL : memory;
@@ -241,8 +331,7 @@ void ledger_close(struct ledger *ledger)
 		return;
 	if (ledger->memory)
 		munmap(ledger->memory, ledger->size);
-	for (unsigned int class = 0; class < CLASSES; class ++)
-		free(ledger->unused[class].list);
+	forget_unused(ledger);
 	free(ledger);
 }
 
@@ -305,7 +394,7 @@ static size_t find(const struct ledger *ledger, enum ledger_kind kind, struct fo
 {
 	size_t count = 0, room = 0;
 
-	for (ledger_slot at = sizeof(struct header); at < header_of(ledger)->end;
+	for (ledger_slot at = FIRST; at < header_of(ledger)->end;
 		at += slot_at(ledger, at)->capacity) {
 		const struct slot *slot = slot_at(ledger, at);
 		if (slot->kind != kind)

@@ -17,6 +17,7 @@ struct ledger;
 
 enum ledger_kind {
 	LEDGER_NOTHING,
+	LEDGER_MOUNT,     /* succession: what is mounted where */
 	LEDGER_SESSION,   /* store/: the store's session */
 	LEDGER_DIRECTORY, /* store/: a directory that goes with it */
 	LEDGER_CLAIM,     /* lock/: a lock that is asked for, held or given back */
@@ -48,7 +49,7 @@ bool ledger_is_good(int fd);
 
 /* What this version writes and reads; it changes whenever what any owner enters changes its
  * meaning. */
-enum { LEDGER_FORMAT = 1 };
+enum { LEDGER_FORMAT = 2 };
 
 /* Enters it, in place of what is in *slot, if anything.  ledger may be NULL in these three: then
  * nothing happens. */
@@ -57,6 +58,9 @@ void ledger_put(struct ledger *ledger, ledger_slot *slot, enum ledger_kind kind,
 /* A number beside an entry, 0 at first, which a later ledger_put leaves as it is. */
 void ledger_count(struct ledger *ledger, ledger_slot slot, uint64_t count);
 void ledger_drop(struct ledger *ledger, ledger_slot *slot);
+
+/* Gives memory back that nothing is in, if it is worth it.  ledger may be NULL. */
+void ledger_tidy(struct ledger *ledger);
 
 /* Calls fn for each entry of a kind, in any order.  fn may put and drop; what it puts is not met.
  * data is borrowed until fn returns. */

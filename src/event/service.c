@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 #include "event/service.h"
 
+#include <errno.h>
+
 #ifdef HAVE_SYSTEMD
+#include <stdlib.h>
+#include <string.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 #endif
 
 #include "base/util.h"
 
 #ifdef HAVE_SYSTEMD
 
-enum { USEC_PER_MSEC = 1000 };
+enum { USEC_PER_MSEC = 1000, PATIENCE = 5 * 1000 * USEC_PER_MSEC };
 
 static void tell_of_life(struct service *service, struct loop *loop)
 {
@@ -40,6 +45,46 @@ void service_stopping(void)
 	sd_notify(0, "STOPPING=1");
 }
 
+int service_keep(const char *name, int fd)
+{
+	cleanup(free_ptr) char *state = xasprintf("FDSTORE=1\nFDNAME=%s", name);
+	int result = sd_pid_notify_with_fds(0, 0, state, &fd, 1);
+
+	if (result == 0)
+		return -ENOTCONN;
+	if (result > 0)
+		result = sd_notify_barrier(0, PATIENCE);
+	return result < 0 ? result : 0;
+}
+
+static void take_kept(const char *const *names, int *fds, size_t count, const char *name, int fd)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (strcmp(name, names[i]) != 0)
+			continue;
+		if (fds[i] >= 0)
+			close(fds[i]);
+		fds[i] = fd;
+		sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", name);
+	}
+}
+
+void service_kept(const char *const *names, int *fds, size_t count)
+{
+	char **theirs = NULL;
+	int number = sd_listen_fds_with_names(1, &theirs);
+
+	for (size_t i = 0; i < count; i++)
+		fds[i] = -1;
+	for (int i = 0; i < number && theirs; i++) {
+		take_kept(names, fds, count, theirs[i], SD_LISTEN_FDS_START + i);
+		free(theirs[i]);
+	}
+	free(theirs);
+	if (number > 0)
+		sd_notify_barrier(0, PATIENCE);
+}
+
 #else
 
 void service_ready(struct service *service, struct loop *loop, const char *source)
@@ -48,6 +93,17 @@ void service_ready(struct service *service, struct loop *loop, const char *sourc
 
 void service_stopping(void)
 {
+}
+
+int service_keep(const char *name, int fd)
+{
+	return -ENOTCONN;
+}
+
+void service_kept(const char *const *names, int *fds, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		fds[i] = -1;
 }
 
 #endif

@@ -168,7 +168,7 @@ static void op_lost(struct claim *claim)
 	struct holding *holding = holding_of(claim);
 
 	/* One whose grant is not delivered yet is simply answered otherwise. */
-	if (holding->answer_pending || holding->is_absent)
+	if (holding->answer_pending || holding->is_absent || holding->space->ending)
 		return;
 	count_loss(holding);
 	holding_enter(holding);
@@ -304,6 +304,11 @@ static void free_holdings(struct lockspace *space)
 		waiters_free(&holding->writers);
 		holding_free(holding);
 	}
+}
+
+void lockspace_end(struct lockspace *space)
+{
+	space->ending = true;
 }
 
 void lockspace_free(struct lockspace *space)

@@ -57,6 +57,8 @@ struct lockspace_limits {
  */
 struct lockspace *lockspace_new(
 	struct loop *loop, struct store *store, int timeout, const struct lockspace_limits *limits);
+/* Whoever has a lock was told that this is the end: that it is lost is no news any more. */
+void lockspace_end(struct lockspace *space);
 /* Answers nothing any more. */
 void lockspace_free(struct lockspace *space);
 

@@ -150,7 +150,7 @@ def latchfs(stage):
     """Processes on a mount."""
     mount = stage.mount()
     size = stage.options.crowd
-    return measure("latchfs", stage, lambda process: mount.pid,
+    return measure("latchfs", stage, lambda process: mount.server,
                    [PROGRAMS / "crowd", mount.path, size, size])
 
 

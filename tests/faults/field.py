@@ -44,7 +44,7 @@ def until(condition, what, deadline=PATIENCE):
 class Site:
     """One machine: a daemon, its wires to the members, and the clients on its mount."""
 
-    def __init__(self, field, name, environment=None, supervise="no"):
+    def __init__(self, field, name, environment=None, supervise="yes"):
         self.field = field
         self.name = name
         self.environment = environment or {}
@@ -195,7 +195,7 @@ class Field:
             faked = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(self.clock),
                      "FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1", **SANITIZER}
             for name, environment, supervise in (
-                    ("a", None, "no"), ("b", None, "yes"), ("c", faked, "no")):
+                    ("a", None, "yes"), ("b", None, "yes"), ("c", faked, "no")):
                 self.sites.append(Site(self, name, environment, supervise))
                 self.sites[-1].mount_it()
             self.start_peers()

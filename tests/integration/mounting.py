@@ -59,6 +59,7 @@ class Mount:
         self.environment = environment or {}
         self.words = list(words)
         self.wrapper = list(wrapper)
+        self.passed = ()  # descriptors
         self.process = None
         self.log_path = Path(f"{directory}.log")
         self.allowed = []
@@ -79,11 +80,13 @@ class Mount:
 
     def launch(self):
         """Starts the daemon without waiting for it."""
-        self.path.mkdir(exist_ok=True)
+        if not self.mounted():
+            self.path.mkdir(exist_ok=True)
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=clean_environment(**self.environment), start_new_session=True,
+                pass_fds=self.passed,
             )
 
     def start(self):
@@ -170,7 +173,7 @@ class Mount:
     @property
     def server(self):
         """The process that serves the mount: a supervisor's child, or the daemon itself."""
-        if "supervise=yes" not in self.options:
+        if "supervise=no" in self.options:
             return self.pid
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii")
         return int(children.split()[0]) if children else None
@@ -241,21 +244,23 @@ class Mount:
 
 
 def daemons_of(path):
-    """Processes of our binary with a mount point at or below path on their command line."""
-    found = []
+    """Processes of our binary with a mount point at or below path on their command line, without
+    those that these have started."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or entry.name == str(os.getpid()):
             continue
         try:
             words = [os.fsdecode(word) for word in (entry / "cmdline").read_bytes().split(b"\0")]
             name = (entry / "comm").read_text(encoding="utf-8").strip()
+            parent = int((entry / "stat").read_text("ascii", "replace").rpartition(")")[2].split()[1])
         except OSError:
             continue
         if name == "latchfs-reaper":
             continue  # the daemon's own, which ends after it
         if "latchfs" in Path(words[0]).name and any(within(word, path) for word in words[1:]):
-            found.append(int(entry.name))
-    return found
+            found[int(entry.name)] = parent
+    return [pid for pid, parent in found.items() if parent not in found]
 
 
 def within(word, path):

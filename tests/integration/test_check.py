@@ -66,7 +66,7 @@ def test_good(bare_lab):
     one(lines, "ok", "^the lease is given back; nothing is left in etcd$")
     one(lines, "ok", f"^there is no key below {lab.prefix}/$")
     one(lines, "ok", "^a mount would be me in records, and ask etcd with ttl=7 timeout=9 .*, "
-                     f"keys below {lab.prefix}/$")
+                     f"keys below {lab.prefix}/, with another process to go on if it dies$")
     one(lines, "ok", "^policies of its root, if that has none: hold=name$")
     one(lines, "ok", "^for FUSE, which was not asked about it: allow_other$")
     assert left(server) == (set(), [])
@@ -308,8 +308,10 @@ def test_wrong_usage(words, complaint):
 
 def test_supervised(lab):
     """That is said as well."""
-    _, lines, _ = check(source(lab), "supervise=yes")
-    assert ", with another process to go on if it dies" in one(lines, "ok", "^a mount would be")
+    for options, expected in (("", True), ("supervise=no", False)):
+        _, lines, _ = check(source(lab), options)
+        said = one(lines, "ok", "^a mount would be")
+        assert (", with another process to go on if it dies" in said) == expected
 
 
 def test_mount_point(lab):

@@ -32,7 +32,7 @@ def test_page(pair, agent):
     assert (code, errors) == (0, "")
     lines = page.splitlines()
     assert lines[0] == f"{pair.a}: ok"
-    assert f"process {pair.a.pid}, calls itself host-a" in lines[1]
+    assert f"process {pair.a.server}, calls itself host-a" in lines[1]
     assert lines[2].startswith("  runs    for 0 min ")
     assert f"  store   etcd, keys below {pair.lab.prefix}" in lines
     assert f"          {pair.lab.etcd.url} answers" in lines
@@ -56,7 +56,7 @@ def test_json(lab):
     assert (code, errors) == (0, "")
     shown, there = json.loads(output), json.loads(text(mount, "status"))
     assert shown.keys() == there.keys()
-    assert shown["options"] == there["options"] and shown["pid"] == mount.pid
+    assert shown["options"] == there["options"] and shown["pid"] == mount.server
     assert status(mount, "--json")[0] == 0
 
 

@@ -524,7 +524,7 @@ def flood_all(lab, call):
     mount = lab.mount("timeout=1", name=call, url=fake.url, ttl=2, binary=PLAIN_BINARY).expect()
     one = lab.agent()
     fd = at_last(one, "open", mount / call, RW)
-    before = peak_kib(mount.pid)
+    before = peak_kib(mount.server)
     for lie in FLOODS:
         fake.lie(call, lie)
         if call == "txn":
@@ -533,7 +533,7 @@ def flood_all(lab, call):
         fake.mend()
         at_last(one, "flock", fd, LOCK_EX | LOCK_NB)
         one.flock(fd, LOCK_UN)
-    assert peak_kib(mount.pid) - before < 256 << 10
+    assert peak_kib(mount.server) - before < 256 << 10
     fake.close()
 
 

@@ -90,30 +90,30 @@ class Load:
 
 def test_too_few_descriptors_are_told(lab):
     """What the limit is and what is needed, in the one line before it ends."""
-    mount = lab.mount(start=False, binary=started_with(lab, "-n 31")).expect("31 open files")
+    mount = lab.mount(start=False, binary=started_with(lab, "-n 35")).expect("35 open files")
     mount.expected_exit = 1
     mount.launch()
     assert mount.wait_exit() == 1
     assert mount.log().count("\n") == 1
-    assert "31 open files are too few, at least 32 are needed" in mount.log()
+    assert "35 open files are too few, at least 36 are needed" in mount.log()
 
 
 def test_few_descriptors_are_enough(lab, programs):
     """The least that is accepted is enough for everything, if not for all of the speed."""
-    mount = lab.mount(binary=started_with(lab, "-n 32"))
+    mount = lab.mount(binary=started_with(lab, "-n 36"))
     other = lab.mount()
     load = Load(mount)
     crowd = lab.holder(programs["exclusion"], "16", "40", "8", mount, other)
     assert crowd.exit_status(60) == 0, crowd.errors
     load.stop()
     assert load.done and not load.failed
-    assert open_files(mount.pid) <= 32
+    assert open_files(mount.server) <= 36
 
 
 def test_a_soft_limit_is_raised(lab):
     """To the hard one."""
     mount = lab.mount(binary=started_with(lab, "-S -n 20"))
-    soft, hard = resource.prlimit(mount.pid, resource.RLIMIT_NOFILE)
+    soft, hard = resource.prlimit(mount.server, resource.RLIMIT_NOFILE)
     assert soft == hard > 20
     assert not mount.names(), "it serves: before that it would end as one that failed"
 
@@ -140,8 +140,8 @@ def test_exhausted_while_all_is_well(lab):
     mount = lab.mount("", ttl=3).expect(SHORTAGE)
     one, two = lab.agent(), lab.agent()
     held = one.take(mount / "held")
-    restore = leave_room(mount.pid, descriptors(mount.pid), 0)
-    files, watch = open_files(mount.pid), Stopwatch()
+    restore = leave_room(mount.server, descriptors(mount.server), 0)
+    files, watch = open_files(mount.server), Stopwatch()
     load = Load(mount)
     try:
         other = two.take(mount / "other")
@@ -149,7 +149,7 @@ def test_exhausted_while_all_is_well(lab):
         wait_until(lambda: watch.seconds > 7 and load.done > 100, what="two leases' time")
         one.fsync(held)
         two.fsync(other)
-        assert open_files(mount.pid) <= files
+        assert open_files(mount.server) <= files
     finally:
         load.stop()
         restore()
@@ -163,16 +163,16 @@ def test_exhausted_when_connections_are_lost(lab):
     other = lab.mount(name="other")
     one, two = lab.agent(), lab.agent()
     held = one.take(mount / "held")
-    before = descriptors(mount.pid)
+    before = descriptors(mount.server)
     used = [number for number, is_connection in before.items() if not is_connection]
-    restore = leave_room(mount.pid, used, 4)
+    restore = leave_room(mount.server, used, 4)
     try:
         wire.cut()
         wire.mend()
-        watch, cpu = Stopwatch(), cpu_seconds(mount.pid)
+        watch, cpu = Stopwatch(), cpu_seconds(mount.server)
         assert two.error("stat", mount / "any") == errno.EIO
         wait_until(lambda: watch.seconds > 11, what="two leases' time")
-        assert cpu_seconds(mount.pid) - cpu < watch.seconds / 3
+        assert cpu_seconds(mount.server) - cpu < watch.seconds / 3
         assert not two.attempt(other / "held")
     finally:
         restore()
@@ -183,7 +183,7 @@ def test_exhausted_when_connections_are_lost(lab):
     two.close(two.take(mount / "any"))
     assert "lost" not in mount.log()
     assert mount.log().count(SHORTAGE) == 1
-    assert len(descriptors(mount.pid)) <= len(before) + 8
+    assert len(descriptors(mount.server)) <= len(before) + 8
 
 
 # Claims.
@@ -280,15 +280,16 @@ def all_free(pair):
 
 def sizes(pair):
     """Memory of both."""
-    return [memory_kib(mount.pid) for mount in pair.each()]
+    return [memory_kib(mount.server) for mount in pair.each()]
 
 
 def full_contents(pair, program):
     """Many full lock files cost what they hold, and little more."""
-    before = memory_kib(pair.a.pid)
+    before = memory_kib(pair.a.server)
     hoard = taken(pair, program, 0, 400, FULL)
     if not is_sanitized(PLAIN_BINARY):
-        assert memory_kib(pair.a.pid) < before + 400 * 64 + 16 * KIB
+        # Once here, and once for who may have to go on.
+        assert memory_kib(pair.a.server) < before + 2 * 400 * 64 + 16 * KIB
     assert Path(pair.b / "hoard-399").read_bytes() == b"x" * FULL
     assert hoard.release() == 0
 
@@ -327,13 +328,13 @@ def test_memory_and_descriptors_return(counted, programs):
     two = counted.lab.agent()
     two.attempt(counted.b / "first")
     before = sizes(counted)
-    files = [open_files(mount.pid) for mount in counted.each()]
+    files = [open_files(mount.server) for mount in counted.each()]
     full_contents(counted, programs["hoard"])
     many_names(counted, programs["hoard"])
     killed_waiters(counted, programs["queue"])
     all_free(counted)
     for mount, number in zip(counted.each(), files):
-        assert open_files(mount.pid) <= number + 10, "connections, which are kept"
+        assert open_files(mount.server) <= number + 10, "connections, which are kept"
     if not is_sanitized(PLAIN_BINARY):
         wait_until(lambda: all(now < then + 4 * KIB for now, then in zip(sizes(counted), before)),
                    60, "the memory is given back")
@@ -346,11 +347,11 @@ def test_names_without_end_are_forgotten(counted):
     one = counted.lab.agent()
     path = os.open(counted.a / "kept", os.O_PATH)
     held = one.take(counted.a / "held")
-    before = memory_kib(counted.a.pid)
+    before = memory_kib(counted.a.server)
     for number in range(6000):
         assert os.path.exists(counted.a / f"name-{number}-{'x' * 200}")
     # They take more than 3 MiB, but not necessarily all at the same time.
-    wait_until(lambda: memory_kib(counted.a.pid) < before + 2 * KIB, 60, "names are forgotten")
+    wait_until(lambda: memory_kib(counted.a.server) < before + 2 * KIB, 60, "names are forgotten")
     assert os.stat(f"/proc/self/fd/{path}").st_ino
     fd = os.open(f"/proc/self/fd/{path}", os.O_RDWR)
     os.close(fd)

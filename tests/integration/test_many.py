@@ -72,11 +72,11 @@ def test_nothing_grows_over_many_cycles(bare_lab, programs):
         wait_until(lambda: not bare_lab.etcd.count(f"{bare_lab.prefix}/"), SOON, "no keys")
 
     cycle(rounds // 5)
-    files, memory = open_files(mount.pid), memory_kib(mount.pid)
+    files, memory = open_files(mount.server), memory_kib(mount.server)
     cycle(rounds)
-    assert open_files(mount.pid) <= files + 2
+    assert open_files(mount.server) <= files + 2
     if not sanitized:
-        assert memory_kib(mount.pid) <= memory + ROOM
+        assert memory_kib(mount.server) <= memory + ROOM
 
 
 def test_sanitized_daemon_is_silent_over_all_ways_to_lock(pair, programs):
@@ -94,7 +94,7 @@ def test_interrupted_cycles_leave_nothing(pair):
     """Waits given up by the hundred, on both machines, leave no key and no descriptor."""
     one = pair.lab.agent()
     fd = one.take(pair.a / "x")
-    files = [open_files(mount.pid) for mount in pair.each()]
+    files = [open_files(mount.server) for mount in pair.each()]
     crowd = [pair.lab.agent() for _ in range(8)]
     for place, who in enumerate(crowd):
         handle = who.open(pair.each()[place % 2] / "x", os.O_RDWR)
@@ -103,5 +103,5 @@ def test_interrupted_cycles_leave_nothing(pair):
     pair.await_queue("x", 1)
     # Connections to etcd are kept, a dozen at the most; there were 100 waits on each machine.
     for mount, before in zip(pair.each(), files):
-        assert open_files(mount.pid) <= before + 16
+        assert open_files(mount.server) <= before + 16
     one.fsync(fd)

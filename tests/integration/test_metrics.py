@@ -271,11 +271,11 @@ def test_process(lab):
     now = samples(mount)
     assert now["latchfs_handles"] - before["latchfs_handles"] == len(fds)
     assert now["latchfs_names"] - before["latchfs_names"] >= len(fds)
-    memory = support.memory_kib(mount.pid) * 1024
+    memory = support.memory_kib(mount.server) * 1024
     assert 0.5 < now["latchfs_process_resident_memory_bytes"] / memory < 2
     assert now["latchfs_process_virtual_memory_bytes"] >= memory
-    assert abs(now["latchfs_process_open_fds"] - support.open_files(mount.pid)) <= 2
+    assert abs(now["latchfs_process_open_fds"] - support.open_files(mount.server)) <= 2
     assert now["latchfs_process_max_fds"] >= 1024
-    cpu = support.cpu_seconds(mount.pid)
+    cpu = support.cpu_seconds(mount.server)
     assert 0 < now["latchfs_process_cpu_seconds_total"] <= cpu + 0.5
-    assert abs(now["latchfs_start_time_seconds"] - os.stat(f"/proc/{mount.pid}").st_ctime) < SOON
+    assert abs(now["latchfs_start_time_seconds"] - os.stat(f"/proc/{mount.server}").st_ctime) < SOON

@@ -376,7 +376,8 @@ def test_no_file_is_made(lab, user):
     places = "/tmp", "/var/tmp", "/run", "/run/lock", "/dev/shm", "/var/lib", "/var/log", "/etc", \
         "/", str(Path.home()), os.getcwd(), str(lab.base)
     assert not [path for place in places for path in files_of(group, place)]
-    for descriptor in Path(f"/proc/{mount.pid}/fd").iterdir():
-        target = os.readlink(descriptor)
-        assert target.startswith(("socket:", "pipe:", "anon_inode:", "/dev/")) or \
-            target == str(mount.log_path), target
+    for pid in mount.pid, mount.server:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            target = os.readlink(descriptor)
+            assert target.startswith(("socket:", "pipe:", "anon_inode:", "/dev/", "/memfd:")) or \
+                target in (str(mount.log_path), os.getcwd()), target

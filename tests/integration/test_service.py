@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""latchfs as a service of systemd: what it says on NOTIFY_SOCKET."""
+"""latchfs as a service of systemd: what it says on NOTIFY_SOCKET, and what is kept for it."""
 
+import errno
+import fcntl
 import os
 import select
 import signal
@@ -15,19 +17,48 @@ PERIOD = 0.3  # of the watchdog; far less than any test waits
 
 
 class Manager:
-    """The socket on which systemd listens, and what was said there."""
+    """The socket on which systemd listens, what was said there, and what it keeps."""
 
     def __init__(self, path):
         self.path = str(path)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(self.path)
         self.said = []
+        self.kept = {}  # descriptors, by their names
 
     def listen(self):
         """Takes what has come; returns all of it."""
         while select.select([self.socket], [], [], 0)[0]:
-            self.said += self.socket.recv(4096).decode().splitlines()
+            text, fds, _, _ = socket.recv_fds(self.socket, 4096, 4)
+            lines = text.decode().splitlines()
+            self.said += lines
+            self.keep(lines, fds)
         return self.said
+
+    def keep(self, lines, fds):
+        """Keeps a descriptor that came, or does so no longer; a barrier is just to be closed."""
+        name = dict(line.split("=", 1) for line in lines).get("FDNAME")
+        if "FDSTORE=1" in lines:
+            self.kept[name] = fcntl.fcntl(fds[0], fcntl.F_DUPFD_CLOEXEC, 50)
+        elif "FDSTOREREMOVE=1" in lines:
+            os.close(self.kept.pop(name))
+        for fd in fds:
+            os.close(fd)
+
+    def launch(self, mount):
+        """Starts the daemon again, with what is kept for it."""
+        numbers = enumerate(self.kept.values(), 3)
+        redirections = " ".join(f"{number}<&{fd}-" for number, fd in numbers)
+        mount.passed = list(self.kept.values())
+        mount.wrapper = ["bash", "-c", f"LISTEN_PID=$$ LISTEN_FDS={len(self.kept)} "
+                         f"LISTEN_FDNAMES={':'.join(self.kept)} exec \"$@\" {redirections}", "bash"]
+        mount.launch()
+
+    def close(self):
+        """Ends it."""
+        self.socket.close()
+        for fd in self.kept.values():
+            os.close(fd)
 
     def count(self, word):
         """How often a line was said."""
@@ -45,7 +76,7 @@ def manager(bare_lab):
         pytest.skip("built without libsystemd")
     manager = Manager(bare_lab.base / "notify")
     yield manager
-    manager.socket.close()
+    manager.close()
 
 
 def environment(manager, **extra):
@@ -104,3 +135,86 @@ def test_no_watchdog(bare_lab, server, manager, extra):
     manager.hears("READY=1")
     mount.stop()
     assert manager.count("STOPPING=1") == 1 and manager.count("WATCHDOG=1") == 0
+
+
+@pytest.fixture
+def left(lab, manager):
+    """A mount whose daemon has left it to the manager, one who holds x and one who waits for it."""
+    mount = lab.mount(environment=environment(manager), ttl=3)
+    manager.hears("READY=1")
+    one, two = lab.agent(), lab.agent()
+    fd = one.take(mount / "x")
+    waiting = two.open(mount / "x", os.O_RDWR)
+    two.begin("flock", waiting, fcntl.LOCK_EX)
+    lab.await_keys("x", 2)
+    mount.signal(signal.SIGUSR2)
+    manager.hears("FDSTORE=1", 2)
+    wait_until(lambda: manager.listen() and mount.process.poll() is not None, what="it leaves")
+    assert mount.process.returncode == 0 and mount.mounted()
+    return mount, (one, fd), two
+
+
+def test_kept_by_the_manager(lab, manager, left):
+    """The next daemon goes on, with what was asked meanwhile too; then nothing is kept any more."""
+    mount, (one, fd), two = left
+    new = lab.agent()
+    new.begin("take", mount / "y")
+    new.await_waiting("open")
+    manager.launch(mount)
+    manager.hears("FDSTOREREMOVE=1", 2)
+    assert not manager.kept
+    manager.hears("READY=1", 2)
+    new.finish()
+    one.fsync(fd)
+    assert not two.ready()
+    one.close(fd)
+    two.finish()
+    two.kill()
+    mount.kill()
+    wait_until(lambda: not mount.mounted(), SOON, "its reaper unmounts")
+
+
+def fails(manager, mount, why):
+    """The next daemon says so, and does not start."""
+    mount.expect(why).expect("mount point .* has died").expected_exit = 1
+    manager.launch(mount)
+    wait_until(lambda: manager.listen() and mount.process.poll() is not None, what="it ends")
+    assert mount.process.returncode == 1 and why in mount.log()
+    assert "has died" in mount.log()
+
+
+def test_other_options_than_those_of_what_is_kept(lab, manager, left):
+    """They can't be had with the same mount: the locks are lost, and free when the lease ends."""
+    mount, (one, fd), two = left
+    mount.options += ",names=always"
+    fails(manager, mount, "what was mounted here before had other options")
+    assert not manager.kept
+    assert one.error("fsync", fd) == errno.ENOTCONN
+    two.kill()
+    lab.await_keys("x", 0)
+
+
+@pytest.mark.parametrize("name, instead", [
+    ("latchfs-device", None), ("latchfs-ledger", None), ("latchfs-ledger", "/etc/passwd"),
+])
+def test_what_is_kept_is_of_no_use(manager, left, name, instead):
+    """Something is missing, or is something else: the locks are lost, and that is told."""
+    mount, (one, fd), two = left
+    os.close(manager.kept.pop(name))
+    if instead:
+        manager.kept[name] = os.open(instead, os.O_RDONLY)
+    fails(manager, mount, "what was mounted here before is lost")
+    assert one.error("fsync", fd) == errno.ENOTCONN
+    two.kill()
+
+
+def test_unmounted_while_it_is_kept(manager, left):
+    """Then it is mounted anew."""
+    mount, (one, fd), two = left
+    assert mount.unmount("-z").returncode == 0
+    mount.expect("was unmounted meanwhile")
+    manager.launch(mount)
+    manager.hears("READY=1", 2)
+    assert mount.mounted() and os.listdir(mount.path) is not None
+    assert one.error("fsync", fd) == errno.ENOTCONN
+    two.kill()

@@ -144,7 +144,7 @@ def test_status(lab):
     mount = lab.mount("timeout=7,hold=name,max_claims=55", ttl=200)
     seen = status(mount)
     assert seen["state"] == "ok"
-    assert seen["node"] == "host-m1" and seen["pid"] == mount.pid
+    assert seen["node"] == "host-m1" and seen["pid"] == mount.server
     assert seen["source"] == mount.source and seen["mountpoint"] == str(mount.path)
     assert seen["version"] in support.checked(mount.binary, "--version")
     assert 0 <= seen["uptime_seconds"] < SOON

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""supervise=yes: the process that serves a mount is killed or replaced, and nobody notices."""
+"""The process that serves a mount is killed or replaced, and nobody notices."""
 
 import errno
 import fcntl
@@ -23,14 +23,13 @@ from test_lockfiles import EXCL
 from test_permissions import NOBODY, daemon_of
 
 RW = os.O_RDWR | os.O_CREAT
-SUPERVISED = "supervise=yes"
 TAKEN_OVER = "another one goes on"
 
 
 @pytest.fixture
 def mount(lab):
-    """A mount that is supervised."""
-    return ready(lab.mount(SUPERVISED).expect(TAKEN_OVER))
+    """A mount whose worker may be killed."""
+    return ready(lab.mount().expect(TAKEN_OVER))
 
 
 def ready(mount):
@@ -182,7 +181,7 @@ def test_content_stays(lab, mount):
 
 def test_locks_without_an_open_file(lab):
     """hold=process, hold=name, links, symbolic links and leased directories."""
-    mount = ready(lab.mount(f"{SUPERVISED},hold=process,dirs=lease").expect(TAKEN_OVER))
+    mount = ready(lab.mount("hold=process,dirs=lease").expect(TAKEN_OVER))
     one, two = lab.agent(), lab.agent()
     one.close(one.open(mount / "own", EXCL))
     one.link(mount / "own", mount / "linked")
@@ -251,7 +250,7 @@ def test_a_part_is_given_back_while_the_lease_is_lost(lab):
     """The daemon goes on, with and without a supervisor: a write can end with the session."""
     wire = lab.wire()
     mounts_of = [lab.mount(f"{options}timeout=1", url=wire.url, ttl=2).expect()
-                 for options in ("", f"{SUPERVISED},")]
+                 for options in ("", "supervise=no,")]
     agents = [lab.agent() for _ in mounts_of]
     fds = []
     for one, mount in zip(agents, mounts_of):
@@ -270,7 +269,7 @@ def test_a_part_is_given_back_while_the_lease_is_lost(lab):
 
 def test_a_loss_while_nobody_serves(lab):
     """If it takes too long until another one goes on, the locks are lost, and that is told."""
-    mount = lab.mount(SUPERVISED, ttl=2).expect(f"{TAKEN_OVER}|was lost|lease .* (lost|in doubt)")
+    mount = lab.mount(ttl=2).expect(f"{TAKEN_OVER}|was lost|lease .* (lost|in doubt)")
     ready(mount)
     one = lab.agent()
     fd = one.take(mount / "x")
@@ -302,7 +301,7 @@ def test_broken_while_nobody_serves(lab, mount):
 def test_store_away_while_one_goes_on(lab):
     """Without the store another one goes on all the same; what is held is held."""
     wire = lab.wire()
-    mount = lab.mount(f"{SUPERVISED},timeout=1", url=wire.url, ttl=LONG).expect(TAKEN_OVER).expect()
+    mount = lab.mount("timeout=1", url=wire.url, ttl=LONG).expect(TAKEN_OVER).expect()
     ready(mount)
     one = lab.agent()
     fd = one.take(mount / "x")
@@ -325,6 +324,16 @@ def test_ends_in_order(lab, mount):
     mount.stop()
     assert not mount.mounted()
     assert not lab.keys("x")
+
+
+def test_ended_while_nobody_serves(lab, mount):
+    """Whoever comes next unmounts and gives everything back."""
+    one = lab.agent()
+    fd = one.take(mount / "x")
+    killed_while(mount, lambda: mount.signal(signal.SIGTERM))
+    assert mount.wait_exit() == 0
+    assert not lab.keys("x") and not mount.mounted()
+    assert one.error("pread", fd, 10, 0) == errno.ENOTCONN
 
 
 def test_a_signal_to_all_of_it(lab, mount):
@@ -366,7 +375,7 @@ def test_plain_user_in_the_background(lab):
     path.mkdir()
     os.chown(path, NOBODY, NOBODY)
     source = f"{lab.etcd.url}{lab.prefix}"
-    checked(*daemon_of(NOBODY, NOBODY), BINARY, "-o", f"ttl={LONG},{SUPERVISED}", source, path,
+    checked(*daemon_of(NOBODY, NOBODY), BINARY, "-o", f"ttl={LONG}", source, path,
             env=clean_environment())
     user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
     one, two = lab.agent(**user), lab.agent(**user)
@@ -393,7 +402,7 @@ def test_a_newer_program(lab):
     """SIGUSR1: the program that lies there now goes on, as the same process, with the locks."""
     binary = lab.base / "latchfs"
     shutil.copy(BINARY, binary)
-    mount = ready(lab.mount(SUPERVISED, binary=binary))
+    mount = ready(lab.mount(binary=binary))
     one, two = lab.agent(), lab.agent()
     fd = one.take(mount / "x")
     waiting = two.open(mount / "x", RW)
@@ -424,7 +433,7 @@ def test_a_newer_program_that_can_not_go_on(lab, text):
     """Then the old one stays: also if the other runs but does not know what ours has written."""
     binary = lab.base / "latchfs"
     shutil.copy(BINARY, binary)
-    mount = ready(lab.mount(SUPERVISED, binary=binary).expect("it is not replaced"))
+    mount = ready(lab.mount(binary=binary).expect("it is not replaced"))
     one = lab.agent()
     fd = one.take(mount / "x")
     newer = lab.scratch(text)
@@ -435,6 +444,31 @@ def test_a_newer_program_that_can_not_go_on(lab, text):
     wait_until(lambda: "it is not replaced" in mount.log())
     assert mount.server == server
     one.fsync(fd)
+
+
+def test_without_a_supervisor(lab):
+    """supervise=no: one process, which nothing can replace, and which does not die of the attempt."""
+    mount = lab.mount("supervise=no").expect("it is not replaced: nobody supervises it")
+    one = lab.agent()
+    fd = one.take(mount / "x")
+    status = json.loads(Path(mount / ".latchfs/status").read_text(encoding="utf-8"))
+    assert status["pid"] == mount.pid
+    for count, number in enumerate((signal.SIGUSR1, signal.SIGUSR2), 1):
+        mount.signal(number)
+        wait_until(lambda count=count: mount.log().count("not replaced") == count)
+    one.fsync(fd)
+
+
+def test_nobody_keeps_the_mount(lab, mount):
+    """SIGUSR2 without a service manager: all stays as it is."""
+    mount.expect("no service manager keeps the mount")
+    one = lab.agent()
+    fd = one.take(mount / "x")
+    server = mount.server
+    mount.signal(signal.SIGUSR2)
+    wait_until(lambda: "no service manager" in mount.log())
+    one.fsync(fd)
+    assert mount.server == server
 
 
 KINDS = ["flock", "exclusive", "ranges", "directory", "symlink", "link", "opened"]

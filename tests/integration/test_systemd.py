@@ -93,21 +93,60 @@ def server(machine):
     return children[0] if children else None
 
 
-def test_replaced_while_locks_are_held(service):
-    """A reload, and the death of who serves the mount, leave every lock with who holds it."""
-    holder = service.run("sh", "-c", "setsid flock /locks/kept sleep 1000 >/dev/null 2>&1 & "
-                                     "until test -e /locks/kept; do sleep 0.01; done; echo $!")
-    record, main = service.checked("cat", "/locks/kept"), main_pid(service)
-    assert "token=" in record
-    for replace in "systemctl reload " + UNIT, "kill -KILL {}":
+def held(machine, name):
+    """A lock that some process holds until it is killed: that process, and its record."""
+    holder = machine.checked(
+        "sh", "-c", f"setsid flock /locks/{name} sleep 1000 >/dev/null 2>&1 & "
+                    f"until grep -qs token= /locks/{name}; do sleep 0.01; done; echo $!").strip()
+    return holder, machine.checked("cat", f"/locks/{name}")
+
+
+@pytest.fixture
+def kept(service):
+    """A lock that is held, and one process that waits for it."""
+    holder, record = held(service, "kept")
+    waiter = service.checked(
+        "sh", "-c", "setsid flock /locks/kept echo got >/tmp/waiter 2>&1 & "
+                    "until grep -q waiting /locks/.latchfs/locks; do sleep 0.01; done; "
+                    "echo $!").strip()
+    yield record
+    service.run("pkill", "-P", holder)
+    wait_until(lambda: service.run("kill", "-0", waiter).returncode, what="the waiter ends")
+    assert service.checked("cat", "/tmp/waiter") == "got\n"
+
+
+@pytest.mark.parametrize("replace", ["systemctl reload " + UNIT, "kill -KILL {}",
+                                     "systemctl restart " + UNIT])
+def test_replaced_while_locks_are_held(service, kept, replace):
+    """A reload, the death of who serves the mount, and a restart leave every lock where it is."""
+    main = main_pid(service)
+    for _ in range(3):
         before = server(service)
         service.checked(*replace.format(before).split())
-        wait_until(lambda: server(service) not in (None, before), what="another one serves it")
-        assert service.checked("cat", "/locks/kept") == record
+        wait_until(lambda before=before: server(service) not in (None, before),
+                   what="another one serves it")
+        assert service.checked("cat", "/locks/kept") == kept
         assert service.run("flock", "-n", "/locks/kept", "true").returncode == 1
         assert works(service)
-    assert main_pid(service) == main
-    service.checked("pkill", "-P", holder.stdout.strip())
+        assert len(service.run("pgrep", "-x", "latchfs-reaper").stdout.split()) == 1
+    assert (main_pid(service) == main) == ("restart" not in replace)
+
+
+def test_restarted_with_other_options(service):
+    """Then the locks are given back, as they are by a stop: nobody has to wait for the lease."""
+    holder, _ = held(service, "given")
+    service.checked("cp", "/etc/latchfs/locks.conf", "/tmp/former.conf")
+    try:
+        service.checked("sed", "-i", "s/ttl=5/ttl=300/", "/etc/latchfs/locks.conf")
+        service.checked("systemctl", "restart", UNIT)
+        assert service.run("flock", "-n", "/locks/given", "true").returncode == 0
+        service.checked("systemctl", "stop", UNIT)
+        assert service.mounted("/locks") is None
+    finally:
+        service.checked("cp", "/tmp/former.conf", "/etc/latchfs/locks.conf")
+        service.checked("systemctl", "restart", UNIT)
+        service.run("pkill", "-P", holder)
+    assert works(service)
 
 
 def test_service(service):
@@ -123,7 +162,9 @@ def test_service(service):
 
 @pytest.mark.parametrize("whom", ["main", "all"])
 def test_killed_service(service, whom):
-    """It comes back after SIGKILL, also if the helper that cleans up was killed with it."""
+    """It comes back after SIGKILL, also if the helper that cleans up was killed with it: nobody
+    keeps the mount any more that was kept for a restart."""
+    service.checked("systemctl", "restart", UNIT)
     before = main_pid(service)
     service.checked("systemctl", "kill", f"--kill-who={whom}", "-s", "KILL", UNIT)
     wait_until(lambda: main_pid(service) not in (before, "0") and works(service),

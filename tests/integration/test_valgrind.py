@@ -20,18 +20,20 @@ WAITS = [("flock", LOCK_EX), ("flock", LOCK_SH), ("control", F_SETLKW, F_WRLCK),
 
 @pytest.fixture
 def watched(lab):
-    """A mount whose daemon runs under valgrind, and what that reports: of it, of its children."""
+    """A mount whose daemon runs under valgrind, and what that reports: of the supervisor and who
+    serves the mount, and of their other children."""
     if is_sanitized(PLAIN_BINARY):
         pytest.skip("valgrind needs a build without sanitizers")
     report = lab.base / "valgrind"
     words = ["valgrind", "--error-exitcode=99", "--leak-check=full", "--track-fds=yes",
              f"--log-file={report}.%p"]
     mount = lab.mount(binary=PLAIN_BINARY, wrapper=words)
+    server = mount.server
 
     def reports():
         texts = {path.suffix: path.read_text(encoding="utf-8")
                  for path in lab.base.glob("valgrind.*")}
-        return texts.pop(f".{mount.pid}"), list(texts.values())
+        return [texts.pop(f".{pid}") for pid in (mount.pid, server)], list(texts.values())
 
     return mount, reports
 
@@ -89,11 +91,12 @@ def test_valgrind_finds_nothing(lab, watched):
     lab.agent().take(mount / "left")
     mount.stop()
     said, of_children = reports()
-    for text in said, *of_children:
+    for text in *said, *of_children:
         assert "ERROR SUMMARY: 0 errors from 0 contexts" in text, text
     # The log itself, and whatever we were started with, are inherited.
-    lines = re.sub(r"^==\d+== *", "", said, flags=re.M).splitlines()
-    places = [number for number, line in enumerate(lines) if re.match(r"Open .*:", line)]
-    leaked = [lines[number:number + 5] for number in places
-              if "<inherited from parent>" not in lines[number + 1]]
-    assert places and not leaked, leaked
+    for text in said:
+        lines = re.sub(r"^==\d+== *", "", text, flags=re.M).splitlines()
+        places = [number for number, line in enumerate(lines) if re.match(r"Open .*:", line)]
+        leaked = [lines[number:number + 5] for number in places
+                  if "<inherited from parent>" not in lines[number + 1]]
+        assert places and not leaked, leaked

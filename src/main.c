@@ -122,6 +122,7 @@ struct program {
 	struct ledger *ledger; /* NULL if nobody supervises us */
 	struct estate estate;  /* what was left to us */
 	int supervisor;        /* -1 if there is none */
+	char *served; /* where something is mounted that was left to us; NULL: nothing was */
 	char **argv;
 	int ready_fd; /* to the process that waits for us to get going; -1 = none */
 	bool ready, stopping;
@@ -160,7 +161,7 @@ static void on_signal(void *user, int signal)
 
 	if (signal == SIGUSR1 || signal == SIGUSR2) {
 		if (program->supervisor < 0)
-			log_warning("it is not replaced: nobody supervises it (supervise=no)");
+			log_warning("it is not replaced: nobody supervises it");
 		return;
 	}
 	/* Who signals a whole group means it once; the supervisor passes that on. */
@@ -216,9 +217,6 @@ static void tell_supervisor(const struct program *program)
 	struct mount_ends ends = mount_ends(program->mount);
 	bool resumable = mount_is_resumable(program->mount);
 
-	if (!resumable)
-		log_info("this kernel is older than 6.9: if the process that serves the mount is "
-			 "killed its locks are lost");
 	supervise_tell(program->supervisor, program->estate.is_inherited ? NULL : &ends, resumable);
 }
 
@@ -240,6 +238,10 @@ static void on_mount_ready(void *user, int error)
 		return;
 	if (program->supervisor >= 0)
 		tell_supervisor(program);
+	if (program->options.supervise &&
+		(program->supervisor < 0 || !mount_is_resumable(program->mount)))
+		log_info("this kernel is older than 6.9: if the process that serves the mount is "
+			 "killed its locks are lost");
 	log_info("%s mounted at %s", program->options.source, program->options.mount_point);
 	service_ready(&program->service, program->loop, program->options.source);
 }
@@ -445,7 +447,9 @@ static int serve_or_supervise(struct program *program)
 		.argv = program->argv,
 		.mount_point = program->options.mount_point};
 
-	return program->options.supervise ? supervise(&supervision) : serve(program);
+	if (!program->options.supervise || !supervise_is_possible())
+		return serve(program);
+	return supervise(&supervision);
 }
 
 /* What the process does that was started: it waits until the one in the background runs. */
@@ -499,14 +503,19 @@ static void open_standard_streams(void)
  * What knows a password or a private key leaves no core, nor can others of its user look into it.
  * That goes for the children too.
  */
-static int parse_options(
-	struct options *options, int argc, char **argv, const char *served, bool only_source)
+static int parse_options(struct program *program, int argc, char **argv, bool only_source)
 {
 	int was_dumpable = prctl(PR_GET_DUMPABLE);
+	struct options *options = &program->options;
+	int error;
 
 	prctl(PR_SET_DUMPABLE, 0UL);
-	int error = only_source ? options_parse_source(options, argc, argv)
-				: options_parse(options, argc, argv, served);
+	if (only_source) {
+		error = options_parse_source(options, argc, argv);
+	} else {
+		program->served = succession_find(&program->estate, argv);
+		error = options_parse(options, argc, argv, program->served);
+	}
 	if (!error && !options->password && !options->key_file)
 		prctl(PR_SET_DUMPABLE, (unsigned long)was_dumpable);
 	return error;
@@ -522,7 +531,8 @@ static int check(const struct options *options)
 /* Whether we could take another program's place, with its command line. */
 static int answer_question(struct options *options, int argc, char **argv, int status)
 {
-	if (parse_options(options, argc, argv, argv[0], false) < 0)
+	prctl(PR_SET_DUMPABLE, 0UL);
+	if (options_parse(options, argc, argv, argv[0]) < 0)
 		status = EXIT_FAILURE;
 	options_fini(options);
 	return status;
@@ -540,8 +550,7 @@ int main(int argc, char **argv)
 		return answer_question(&program.options, argc, argv, status);
 	if (command_run(argc, argv, &status))
 		return fflush(stdout) == 0 ? status : EXIT_FAILURE;
-	cleanup(free_ptr) char *served = succession_find(&program.estate, argv);
-	if (parse_options(&program.options, argc - is_check, argv + is_check, served, is_check) < 0)
+	if (parse_options(&program, argc - is_check, argv + is_check, is_check) < 0)
 		status = EXIT_FAILURE;
 	else if (program.options.show_help)
 		options_print_help();
@@ -551,10 +560,11 @@ int main(int argc, char **argv)
 		status = EXIT_SUCCESS;
 	else if (is_check)
 		status = check(&program.options);
-	else if (program.options.foreground || served)
+	else if (program.options.foreground || program.served)
 		status = serve_or_supervise(&program);
 	else
 		status = serve_in_background(&program);
+	free(program.served);
 	options_fini(&program.options);
 	return status;
 }

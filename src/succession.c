@@ -3,28 +3,25 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/buffer.h"
 #include "base/ledger.h"
 #include "base/log.h"
 #include "base/pack.h"
-#include "base/proc.h"
 #include "base/util.h"
 #include "event/loop.h"
 #include "event/service.h"
+#include "fs/reaper.h"
 
 /* What becomes the same process finds the descriptors' numbers in the environment. */
 static const char variable[] = "LATCHFS_SUPERVISOR";
 
 /* What the service manager calls them. */
-static const char ledger_name[] = "latchfs-ledger", device_name[] = "latchfs-device";
+static const char *const names[] = {"latchfs-ledger", "latchfs-device", "latchfs-reaper"};
 
 /* --- what is mounted where --- */
 
@@ -93,21 +90,13 @@ static void ask(const struct successor *successor)
 	_exit(EXIT_FAILURE);
 }
 
-bool succession_is_possible(const struct successor *successor)
+pid_t succession_ask(const struct successor *successor)
 {
-	enum { PATIENCE = 10 * 1000 };
-	int64_t end = loop_clock() + PATIENCE;
-	int status = 0;
 	pid_t pid = fork();
 
 	if (pid == 0)
 		ask(successor);
-	while (pid > 0 && waitpid(pid, &status, WNOHANG) == 0) {
-		if (loop_clock() > end)
-			kill(pid, SIGKILL);
-		poll(NULL, 0, 1);
-	}
-	return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	return pid;
 }
 
 bool succession_is_question(int *argc, char ***argv, int *status)
@@ -124,38 +113,53 @@ bool succession_is_question(int *argc, char ***argv, int *status)
 	return true;
 }
 
-static void keep_open(const struct estate *estate, bool open)
-{
-	const int fds[] = {estate->ledger, estate->ends.device, estate->ends.reaper};
+struct ends {
+	int fds[ARRAY_SIZE(names)];
+};
 
-	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
-		fcntl(fds[i], F_SETFD, open ? 0 : FD_CLOEXEC);
+static struct ends ends_of(const struct estate *estate)
+{
+	return (struct ends){{estate->ledger, estate->ends.device, estate->ends.reaper}};
+}
+
+static void set_ends(struct estate *estate, const struct ends *ends)
+{
+	estate->ledger = ends->fds[0];
+	estate->ends = (struct mount_ends){.device = ends->fds[1], .reaper = ends->fds[2]};
+}
+
+static void keep_open(const struct ends *ends, bool open)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(ends->fds); i++)
+		fcntl(ends->fds[i], F_SETFD, open ? 0 : FD_CLOEXEC);
 }
 
 void succession_exec(const struct successor *successor, const struct estate *estate)
 {
+	struct ends ends = ends_of(estate);
 	cleanup(free_ptr) char *numbers =
-		xasprintf("%d %d %d", estate->ledger, estate->ends.device, estate->ends.reaper);
+		xasprintf("%d %d %d", ends.fds[0], ends.fds[1], ends.fds[2]);
 
 	setenv(variable, numbers, true);
 	successor->prepare(successor->user);
-	keep_open(estate, true);
+	keep_open(&ends, true);
 	if (fchdir(successor->directory) == 0)
 		execv(successor->program, successor->argv);
 	log_error("%s can't be started: %s", successor->program, strerror(errno));
-	keep_open(estate, false);
+	keep_open(&ends, false);
 	unsetenv(variable);
 }
 
 static bool find_open(struct estate *estate)
 {
 	const char *numbers = getenv(variable);
+	struct ends ends;
 
-	if (!numbers || sscanf(numbers, "%d %d %d", &estate->ledger, &estate->ends.device,
-				&estate->ends.reaper) != 3)
+	if (!numbers || sscanf(numbers, "%d %d %d", &ends.fds[0], &ends.fds[1], &ends.fds[2]) != 3)
 		return false;
 	unsetenv(variable);
-	keep_open(estate, false);
+	keep_open(&ends, false);
+	set_ends(estate, &ends);
 	return true;
 }
 
@@ -163,35 +167,69 @@ static bool find_open(struct estate *estate)
 
 int succession_leave(const struct estate *estate)
 {
-	int error = service_keep(ledger_name, estate->ledger);
+	struct ends ends = ends_of(estate);
+	int error = 0;
 
+	for (size_t i = 0; !error && i < ARRAY_SIZE(names); i++)
+		error = service_keep(names[i], ends.fds[i]);
 	if (!error)
-		error = service_keep(device_name, estate->ends.device);
-	if (error)
-		log_warning("no service manager keeps the mount: %s", strerror(-error));
+		return 0;
+	log_warning("no service manager keeps the mount: %s", strerror(-error));
+	service_forget(names, ARRAY_SIZE(names));
 	return error;
+}
+
+static void read_deadline(
+	void *user, ledger_slot slot, uint64_t number, const void *data, size_t size)
+{
+	int64_t *deadline = user;
+
+	if ((int64_t)number < *deadline)
+		*deadline = (int64_t)number;
+}
+
+void succession_bound(const struct estate *estate)
+{
+	enum { PATIENCE = 60 * 1000 };
+	int64_t deadline = loop_clock() + PATIENCE;
+	struct ledger *ledger = ledger_open(estate->ledger);
+
+	if (ledger)
+		ledger_each(ledger, LEDGER_SESSION, read_deadline, &deadline);
+	ledger_close(ledger);
+	reaper_bound(estate->ends.reaper, ledger ? deadline : loop_clock());
 }
 
 static bool find_kept(struct estate *estate)
 {
-	const char *const names[] = {ledger_name, device_name};
-	int fds[ARRAY_SIZE(names)];
+	struct ends ends;
 
-	service_kept(names, fds, ARRAY_SIZE(names));
-	*estate = (struct estate){
-		.ledger = fds[0], .ends = {.device = fds[1], .reaper = -1 /* has gone */}};
-	return estate->ledger >= 0 || estate->ends.device >= 0;
+	service_kept(names, ends.fds, ARRAY_SIZE(names));
+	set_ends(estate, &ends);
+	estate->is_kept = true;
+	return ends.fds[0] >= 0 || ends.fds[1] >= 0 || ends.fds[2] >= 0;
 }
 
 /* --- whichever it is --- */
 
-static char *read_estate(const struct estate *estate, char *const *argv)
+static void let_go(struct estate *estate)
+{
+	if (estate->is_kept)
+		service_forget(names, ARRAY_SIZE(names));
+	if (estate->ledger >= 0)
+		close(estate->ledger);
+	if (estate->ends.device >= 0)
+		close(estate->ends.device);
+	reaper_unmount(estate->ends.reaper);
+	*estate = (struct estate){0};
+}
+
+static char *read_mount_point(const struct estate *estate, char *const *argv)
 {
 	struct reading reading = {.argv = argv};
 	struct ledger *ledger = NULL;
-	dev_t device;
 
-	if (estate->ends.device < 0 || !ledger_is_good(estate->ledger) ||
+	if (estate->ends.device < 0 || estate->ends.reaper < 0 || !ledger_is_good(estate->ledger) ||
 		!(ledger = ledger_open(estate->ledger))) {
 		log_error("what was mounted here before is lost, and its locks");
 		return NULL;
@@ -200,34 +238,32 @@ static char *read_estate(const struct estate *estate, char *const *argv)
 	ledger_close(ledger);
 	if (!reading.mount_point)
 		log_error("what was mounted here before had other options: its locks are lost");
-	else if (!proc_mount_device(reading.mount_point, &device))
-		log_error("%s was unmounted meanwhile: its locks are lost", reading.mount_point);
-	else
-		return reading.mount_point;
-	free(reading.mount_point);
-	return NULL;
-}
-
-static void let_go(struct estate *estate)
-{
-	const int fds[] = {estate->ledger, estate->ends.device, estate->ends.reaper};
-
-	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
-		if (fds[i] >= 0)
-			close(fds[i]);
-	}
-	*estate = (struct estate){0};
+	return reading.mount_point;
 }
 
 char *succession_find(struct estate *estate, char *const *argv)
 {
 	*estate = (struct estate){0};
-	if (!find_open(estate) && !find_kept(estate))
+	if (!find_open(estate) && !find_kept(estate)) {
+		*estate = (struct estate){0};
 		return NULL;
-	char *mount_point = read_estate(estate, argv);
+	}
+	char *mount_point = read_mount_point(estate, argv);
 	if (mount_point)
 		estate->is_inherited = true;
 	else
 		let_go(estate);
 	return mount_point;
+}
+
+bool succession_take(struct estate *estate)
+{
+	if (!reaper_keep(estate->ends.reaper)) {
+		log_error("what was mounted here before is not there any more: its locks are lost");
+		let_go(estate);
+		return false;
+	}
+	if (estate->is_kept)
+		service_forget(names, ARRAY_SIZE(names));
+	return true;
 }

@@ -6,12 +6,14 @@
 #pragma once
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "fs/mount.h"
 
 /* What there is besides the processes. */
 struct estate {
 	bool is_inherited;      /* another worker has mounted and left all this */
+	bool is_kept;           /* the service manager has it as well */
 	struct mount_ends ends; /* of its mount */
 	int ledger;
 };
@@ -31,18 +33,24 @@ void succession_begin(struct ledger *ledger, const char *mount_point, char *cons
 char *succession_find(struct estate *estate, char *const *argv);
 
 /*
- * Whether `program`, if started in `directory` with argv, says that it could go on with what is
- * mounted at mount_point.  prepare(user) is called in the process that becomes it.
+ * What was found is for nobody else from now on.  Returns false, after logging why and letting go
+ * of it, if it came too late.
  */
+bool succession_take(struct estate *estate);
+
+/* Whoever may be started with argv, in place of this program. */
 struct successor {
 	const char *program;
-	int directory;
+	int directory; /* to be started in */
 	char *const *argv;
 	const char *mount_point;
-	void (*prepare)(void *user);
+	void (*prepare)(void *user); /* called in the process that becomes it */
 	void *user;
 };
-bool succession_is_possible(const struct successor *successor);
+
+/* Returns the process that finds out whether it could go on with what is mounted, and exits with 0
+ * if so; or -1. */
+pid_t succession_ask(const struct successor *successor);
 
 /*
  * True if the command line asks that: then *status answers, if the rest, from *argv on, whose first
@@ -53,6 +61,14 @@ bool succession_is_question(int *argc, char ***argv, int *status);
 /* This process becomes the successor.  Returns only if it can't be started, after logging that. */
 void succession_exec(const struct successor *successor, const struct estate *estate);
 
-/* The service manager keeps it until it starts the next supervisor.  Returns 0 or -errno, after
- * logging that. */
+/*
+ * The service manager keeps it until it starts the next supervisor.  Returns 0 or -errno, after
+ * logging that.
+ */
 int succession_leave(const struct estate *estate);
+
+/*
+ * Nobody has the ledger open, and this process is about to end: if the next one does not come
+ * before the locks are lost, or at all, the mount ends, so that all who use it are told.
+ */
+void succession_bound(const struct estate *estate);

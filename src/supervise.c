@@ -11,12 +11,12 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/ledger.h"
 #include "base/log.h"
-#include "base/proc.h"
 #include "base/util.h"
 #include "event/loop.h"
 #include "fs/reaper.h"
@@ -171,6 +171,8 @@ static void become_worker(struct supervisor *supervisor, pid_t parent)
 	sigaddset(&mask, SIGTERM);
 	sigaddset(&mask, SIGINT);
 	sigaddset(&mask, SIGHUP);
+	sigaddset(&mask, SIGUSR1);
+	sigaddset(&mask, SIGUSR2);
 	sigprocmask(SIG_SETMASK, &mask, NULL);
 	/* What watches over the supervisor hears from us. */
 	if (watches(getenv("WATCHDOG_PID"), parent))
@@ -253,22 +255,49 @@ static struct successor successor_of(const struct supervisor *supervisor)
 		.user = supervision->user};
 }
 
-static bool can_be_replaced(const struct supervisor *supervisor)
+static bool hears(const struct supervisor *supervisor)
+{
+	struct pollfd link = {.fd = supervisor->link, .events = POLLIN};
+
+	return poll(&link, 1, 1) > 0;
+}
+
+/* What the worker says meanwhile, as that it ends, can't wait. */
+static bool agrees(struct supervisor *supervisor, pid_t pid)
+{
+	enum { PATIENCE = 10 * 1000 };
+	int64_t end = loop_clock() + PATIENCE;
+	int status;
+
+	while (waitpid(pid, &status, WNOHANG) == 0) {
+		if (hears(supervisor))
+			on_message(supervisor);
+		if (supervisor->is_over || loop_clock() > end)
+			kill(pid, SIGKILL);
+	}
+	while (hears(supervisor))
+		on_message(supervisor);
+	return !supervisor->is_over && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static bool can_be_replaced(struct supervisor *supervisor)
 {
 	struct successor successor = successor_of(supervisor);
 
 	if (supervisor->is_over || supervisor->ending)
 		return false;
-	if (!supervisor->is_resumable || !ledger_is_good(supervisor->estate.ledger)) {
+	if (!supervisor->is_resumable || !ledger_is_good(supervisor->estate.ledger) ||
+		!reaper_keep(supervisor->estate.ends.reaper)) {
 		log_warning("it is not replaced: the locks would be lost");
 		return false;
 	}
-	if (!succession_is_possible(&successor)) {
+	pid_t pid = succession_ask(&successor);
+	if (pid > 0 && agrees(supervisor, pid))
+		return true;
+	if (!supervisor->is_over)
 		log_warning("it is not replaced: %s does not run, or can't go on with the locks",
 			supervisor->program);
-		return false;
-	}
-	return true;
+	return false;
 }
 
 /* To replace a worker is the same as its death. */
@@ -299,34 +328,18 @@ static int leave(struct supervisor *supervisor)
 		return -1;
 	log_info("leaves the mount and its locks to who is started next");
 	end_worker(supervisor);
-	reaper_dismiss(supervisor->estate.ends.reaper);
+	succession_bound(&supervisor->estate);
 	return EXIT_SUCCESS;
 }
 
 /* --- the supervisor --- */
 
-/* The service manager has ended that, too. */
-static int guard(struct supervisor *supervisor)
-{
-	const char *mount_point = supervisor->supervision->mount_point;
-	dev_t device;
-	int reaper = reaper_start(mount_point);
-
-	if (reaper < 0)
-		log_warning("nobody will unmount if this process is killed: %s", strerror(-reaper));
-	else if (proc_mount_device(mount_point, &device))
-		reaper_arm(reaper, device);
-	return reaper;
-}
-
 static int take_over(struct supervisor *supervisor)
 {
 	struct estate *estate = &supervisor->estate;
 
-	if (estate->is_inherited) {
+	if (estate->is_inherited && succession_take(estate)) {
 		supervisor->is_ready = supervisor->is_resumable = true;
-		if (estate->ends.reaper < 0)
-			estate->ends.reaper = guard(supervisor);
 		return 0;
 	}
 	estate->ledger = ledger_create();
@@ -343,14 +356,14 @@ static int set_up(struct supervisor *supervisor, const struct supervision *super
 
 	*supervisor = (struct supervisor){
 		.supervision = supervision, .estate = supervision->estate, .link = -1};
-	if (take_over(supervisor) < 0)
-		return -1;
 	sigemptyset(&mask);
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
 		sigaddset(&mask, signals[i]);
 	sigprocmask(SIG_BLOCK, &mask, &supervisor->former_mask);
+	if (take_over(supervisor) < 0)
+		return -1;
 	/* An older supervisor has left them blocked. */
-	for (size_t i = 0; supervisor->estate.is_inherited && i < ARRAY_SIZE(signals); i++)
+	for (size_t i = 0; supervision->estate.is_inherited && i < ARRAY_SIZE(signals); i++)
 		sigdelset(&supervisor->former_mask, signals[i]);
 	supervisor->signals = signalfd(-1, &mask, SFD_CLOEXEC);
 	supervisor->directory = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -406,6 +419,16 @@ static int start_some_worker(struct supervisor *supervisor)
 		role = start_worker(supervisor);
 	}
 	return role;
+}
+
+bool supervise_is_possible(void)
+{
+	enum { MAJOR = 6, MINOR = 9 };
+	struct utsname system;
+	unsigned int major, minor;
+
+	return uname(&system) < 0 || sscanf(system.release, "%u.%u", &major, &minor) != 2 ||
+	       major > MAJOR || (major == MAJOR && minor >= MINOR);
 }
 
 int supervise(const struct supervision *supervision)

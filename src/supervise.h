@@ -31,6 +31,9 @@ struct supervision {
 	const char *mount_point; /* absolute */
 };
 
+/* Whether the kernel is not too old for anybody to go on. */
+bool supervise_is_possible(void);
+
 /* Returns the status to exit with, in the supervisor and in each worker. */
 int supervise(const struct supervision *supervision);
 

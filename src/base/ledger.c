@@ -33,6 +33,10 @@ enum {
 	WORTH_IT = 256 * 1024, /* bytes that are free, for ledger_tidy */
 };
 
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
 struct header {
 	char magic[8];
 	uint64_t format;
@@ -227,8 +231,11 @@ int ledger_create(void)
 {
 	struct header header = {.format = LEDGER_FORMAT, .end = FIRST + FIRST_SIZE};
 	struct slot slot = {.capacity = FIRST_SIZE};
-	int fd = memfd_create("latchfs-ledger", MFD_CLOEXEC);
+	int fd = memfd_create("latchfs-ledger", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
 
+	/* Older kernels do not know that it is no program, newer ones may insist on it. */
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create("latchfs-ledger", MFD_CLOEXEC);
 	if (fd < 0)
 		return -errno;
 	memcpy(header.magic, magic, sizeof(magic));

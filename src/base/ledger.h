@@ -18,7 +18,7 @@ struct ledger;
 enum ledger_kind {
 	LEDGER_NOTHING,
 	LEDGER_MOUNT,     /* succession: what is mounted where */
-	LEDGER_SESSION,   /* store/: the store's session */
+	LEDGER_SESSION,   /* store/: the store's session; its number is when that is lost */
 	LEDGER_DIRECTORY, /* store/: a directory that goes with it */
 	LEDGER_CLAIM,     /* lock/: a lock that is asked for, held or given back */
 	LEDGER_INIT,      /* fs/: how the kernel began the conversation */
@@ -48,7 +48,7 @@ void ledger_close(struct ledger *ledger);
 bool ledger_is_good(int fd);
 
 /* What this version writes and reads; it changes whenever what any owner enters changes its
- * meaning. */
+ * meaning, or what the reaper is told. */
 enum { LEDGER_FORMAT = 2 };
 
 /* Enters it, in place of what is in *slot, if anything.  ledger may be NULL in these three: then

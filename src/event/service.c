@@ -65,7 +65,6 @@ static void take_kept(const char *const *names, int *fds, size_t count, const ch
 		if (fds[i] >= 0)
 			close(fds[i]);
 		fds[i] = fd;
-		sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", name);
 	}
 }
 
@@ -81,8 +80,13 @@ void service_kept(const char *const *names, int *fds, size_t count)
 		free(theirs[i]);
 	}
 	free(theirs);
-	if (number > 0)
-		sd_notify_barrier(0, PATIENCE);
+}
+
+void service_forget(const char *const *names, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", names[i]);
+	sd_notify_barrier(0, PATIENCE);
 }
 
 #else
@@ -104,6 +108,10 @@ void service_kept(const char *const *names, int *fds, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
 		fds[i] = -1;
+}
+
+void service_forget(const char *const *names, size_t count)
+{
 }
 
 #endif

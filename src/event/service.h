@@ -28,13 +28,13 @@ void service_stopping(void);
 
 /*
  * Has it keep a descriptor, by a name without colons, until the service is started again or has
- * stopped for good; waits until it has it.  The unit must allow that (FileDescriptorStoreMax=), else
- * it is not kept, which can't be seen.  Returns 0 or -errno: -ENOTCONN if nobody listens.
+ * stopped for good; waits until it has it.  The unit must allow that (FileDescriptorStoreMax=),
+ * else it is not kept, which can't be seen.  Returns 0 or -errno: -ENOTCONN if nobody listens.
  */
 int service_keep(const char *name, int fd);
 
-/*
- * The descriptors that were kept by these names, which are ours from then on and kept no longer; -1
- * where there is none.
- */
+/* The descriptors that were kept by these names, which are ours as well; -1 where there is none. */
 void service_kept(const char *const *names, int *fds, size_t count);
+
+/* They are kept no longer; waits until that is so. */
+void service_forget(const char *const *names, size_t count);

@@ -254,7 +254,11 @@ void mount_free(struct mount *mount)
 	if (!mount)
 		return;
 	mount_detach(mount);
-	reaper_dismiss(mount->reaper);
+	/* What could not be gone on with is at its end, too. */
+	if (mount->is_resumed)
+		reaper_unmount(mount->reaper);
+	else
+		reaper_dismiss(mount->reaper);
 	while (mount->fs.requests) {
 		struct request *request = mount->fs.requests;
 		fuse_reply_none(request->fuse);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -13,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/proc.h"
+#include "event/loop.h"
 
 #ifndef __GLIBC__
 /* Other C libraries have no functions for these calls yet. */
@@ -35,17 +37,22 @@ static int close_range(unsigned int first, unsigned int last, int flags)
 }
 #endif
 
-enum { ARM, FORGET_NAMES, UNMOUNT, DISMISS };
+enum { ARM, FORGET_NAMES, UNMOUNT, DISMISS, BOUND, KEEP };
+
+/* So long it may not notice that a suspended machine runs again, in milliseconds. */
+enum { GLANCE = 250 };
 
 /* Without a gap, whose bytes nobody would have set. */
 struct message {
 	uint64_t what;
-	dev_t device; /* of ARM */
+	dev_t device;     /* of ARM */
+	int64_t deadline; /* of BOUND */
 };
 
-static void unmount(const char *mount_point)
+/* With MNT_FORCE the kernel tells all who use it that it has ended, whoever has /dev/fuse open. */
+static void unmount(const char *mount_point, int flags)
 {
-	if (umount2(mount_point, MNT_DETACH) == 0)
+	if (umount2(mount_point, flags) == 0)
 		return;
 	/* Who is not root needs FUSE's helper. */
 	execlp("fusermount3", "fusermount3", "-u", "-z", "-q", "--", mount_point, (char *)NULL);
@@ -69,23 +76,51 @@ static void forget_names(const char *mount_point)
 	close(fd);
 }
 
+/* False if the deadline, if there is one, has passed before anything came. */
+static bool wait_for_word(int fd, int64_t deadline)
+{
+	struct pollfd word = {.fd = fd, .events = POLLIN};
+
+	while (deadline) {
+		if (poll(&word, 1, GLANCE) > 0)
+			return true;
+		if (loop_clock() >= deadline)
+			return false;
+	}
+	return true;
+}
+
+static void answer(int fd, bool yes)
+{
+	(void)send(fd, &yes, sizeof(yes), MSG_NOSIGNAL);
+}
+
 static void reap(int fd, const char *mount_point)
 {
 	struct message message;
 	dev_t device = 0;
+	int64_t deadline = 0;
+	bool in_time;
 
-	while (recv(fd, &message, sizeof(message), 0) == (ssize_t)sizeof(message)) {
+	while ((in_time = wait_for_word(fd, deadline)) &&
+		recv(fd, &message, sizeof(message), 0) == (ssize_t)sizeof(message)) {
+		bool mounted = is_mounted(mount_point, device);
 		if (message.what == DISMISS)
 			return;
 		if (message.what == UNMOUNT)
 			break;
+		deadline = message.what == BOUND  ? message.deadline
+			   : message.what == KEEP ? 0
+						  : deadline;
 		if (message.what == ARM)
 			device = message.device;
-		else if (is_mounted(mount_point, device))
+		else if (message.what == KEEP)
+			answer(fd, device && mounted);
+		else if (message.what == FORGET_NAMES && mounted)
 			forget_names(mount_point);
 	}
 	if (device && is_mounted(mount_point, device))
-		unmount(mount_point);
+		unmount(mount_point, in_time ? MNT_DETACH : MNT_DETACH | MNT_FORCE);
 }
 
 /* Nothing of the daemon's may stay open here, least of all /dev/fuse: its end must be seen. */
@@ -103,6 +138,8 @@ static void run(int fd, const char *mount_point)
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
+	signal(SIGUSR1, SIG_IGN);
+	signal(SIGUSR2, SIG_IGN);
 	prctl(PR_SET_NAME, "latchfs-reaper");
 	close_others(fd);
 	reap(fd, mount_point);
@@ -148,6 +185,22 @@ void reaper_forget_names(int fd)
 	/* If it has not done the last one yet, this is not needed. */
 	if (fd >= 0)
 		(void)send(fd, &message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+void reaper_bound(int fd, int64_t deadline)
+{
+	struct message message = {.what = BOUND, .deadline = deadline};
+
+	(void)send(fd, &message, sizeof(message), MSG_NOSIGNAL);
+}
+
+bool reaper_keep(int fd)
+{
+	struct message message = {.what = KEEP};
+	bool yes = false;
+
+	return send(fd, &message, sizeof(message), MSG_NOSIGNAL) > 0 &&
+	       recv(fd, &yes, sizeof(yes), 0) == (ssize_t)sizeof(yes) && yes;
 }
 
 void reaper_unmount(int fd)

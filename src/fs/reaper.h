@@ -10,6 +10,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* Starts it; to be called while the process has no threads and nothing open that must not stay
@@ -25,6 +27,18 @@ void reaper_arm(int fd, dev_t device);
  * well. Without effect if the daemon does not run as root.
  */
 void reaper_forget_names(int fd);
+
+/*
+ * Nobody serves the mount from now on: if that lasts until `deadline`, in the loop's milliseconds,
+ * the reaper ends the mount, so that all who use it are told.
+ */
+void reaper_bound(int fd, int64_t deadline);
+
+/*
+ * There is no such deadline any more.  Returns whether the mount is still where it was made; false
+ * also if the reaper has gone, and if there is no fd (-1).
+ */
+bool reaper_keep(int fd);
 
 /* Has it remove the mount, waits until it has, and closes the descriptor, which may be negative. */
 void reaper_unmount(int fd);

@@ -40,7 +40,7 @@ class Manager:
         name = dict(line.split("=", 1) for line in lines).get("FDNAME")
         if "FDSTORE=1" in lines:
             self.kept[name] = fcntl.fcntl(fds[0], fcntl.F_DUPFD_CLOEXEC, 50)
-        elif "FDSTOREREMOVE=1" in lines:
+        elif "FDSTOREREMOVE=1" in lines and name in self.kept:
             os.close(self.kept.pop(name))
         for fd in fds:
             os.close(fd)
@@ -140,7 +140,7 @@ def test_no_watchdog(bare_lab, server, manager, extra):
 @pytest.fixture
 def left(lab, manager):
     """A mount whose daemon has left it to the manager, one who holds x and one who waits for it."""
-    mount = lab.mount(environment=environment(manager), ttl=3)
+    mount = lab.mount(environment={"NOTIFY_SOCKET": manager.path}, ttl=5)
     manager.hears("READY=1")
     one, two = lab.agent(), lab.agent()
     fd = one.take(mount / "x")
@@ -148,10 +148,11 @@ def left(lab, manager):
     two.begin("flock", waiting, fcntl.LOCK_EX)
     lab.await_keys("x", 2)
     mount.signal(signal.SIGUSR2)
-    manager.hears("FDSTORE=1", 2)
+    manager.hears("FDSTORE=1", 3)
     wait_until(lambda: manager.listen() and mount.process.poll() is not None, what="it leaves")
     assert mount.process.returncode == 0 and mount.mounted()
-    return mount, (one, fd), two
+    yield mount, (one, fd), two
+    two.kill()
 
 
 def test_kept_by_the_manager(lab, manager, left):
@@ -161,9 +162,8 @@ def test_kept_by_the_manager(lab, manager, left):
     new.begin("take", mount / "y")
     new.await_waiting("open")
     manager.launch(mount)
-    manager.hears("FDSTOREREMOVE=1", 2)
-    assert not manager.kept
     manager.hears("READY=1", 2)
+    assert not manager.kept
     new.finish()
     one.fsync(fd)
     assert not two.ready()
@@ -174,47 +174,55 @@ def test_kept_by_the_manager(lab, manager, left):
     wait_until(lambda: not mount.mounted(), SOON, "its reaper unmounts")
 
 
-def fails(manager, mount, why):
-    """The next daemon says so, and does not start."""
-    mount.expect(why).expect("mount point .* has died").expected_exit = 1
+def begins_anew(manager, mount, one, fd, why):
+    """The next daemon says that the locks are lost, and mounts anew."""
+    mount.expect(why)
     manager.launch(mount)
-    wait_until(lambda: manager.listen() and mount.process.poll() is not None, what="it ends")
-    assert mount.process.returncode == 1 and why in mount.log()
-    assert "has died" in mount.log()
+    manager.hears("READY=1", 2)
+    assert why in mount.log() and not manager.kept
+    assert one.error("fsync", fd) == errno.ENOTCONN
+    assert mount.mounted() and os.listdir(mount.path) is not None
 
 
 def test_other_options_than_those_of_what_is_kept(lab, manager, left):
     """They can't be had with the same mount: the locks are lost, and free when the lease ends."""
     mount, (one, fd), two = left
     mount.options += ",names=always"
-    fails(manager, mount, "what was mounted here before had other options")
-    assert not manager.kept
-    assert one.error("fsync", fd) == errno.ENOTCONN
+    begins_anew(manager, mount, one, fd, "what was mounted here before had other options")
     two.kill()
     lab.await_keys("x", 0)
 
 
 @pytest.mark.parametrize("name, instead", [
-    ("latchfs-device", None), ("latchfs-ledger", None), ("latchfs-ledger", "/etc/passwd"),
+    ("latchfs-device", None), ("latchfs-reaper", None), ("latchfs-ledger", None),
+    ("latchfs-ledger", "/etc/passwd"),
 ])
 def test_what_is_kept_is_of_no_use(manager, left, name, instead):
     """Something is missing, or is something else: the locks are lost, and that is told."""
-    mount, (one, fd), two = left
+    mount, (one, fd), _ = left
     os.close(manager.kept.pop(name))
+    if name == "latchfs-reaper":
+        wait_until(lambda: not mount.mounted(), SOON, "it unmounts")
     if instead:
         manager.kept[name] = os.open(instead, os.O_RDONLY)
-    fails(manager, mount, "what was mounted here before is lost")
-    assert one.error("fsync", fd) == errno.ENOTCONN
-    two.kill()
+    begins_anew(manager, mount, one, fd, "what was mounted here before is lost")
 
 
 def test_unmounted_while_it_is_kept(manager, left):
     """Then it is mounted anew."""
-    mount, (one, fd), two = left
+    mount, (one, fd), _ = left
     assert mount.unmount("-z").returncode == 0
-    mount.expect("was unmounted meanwhile")
-    manager.launch(mount)
-    manager.hears("READY=1", 2)
-    assert mount.mounted() and os.listdir(mount.path) is not None
-    assert one.error("fsync", fd) == errno.ENOTCONN
-    two.kill()
+    begins_anew(manager, mount, one, fd, "is not there any more")
+
+
+def test_nobody_goes_on(lab, manager, left):
+    """Who holds a lock is told before another machine can get it, and the mount ends."""
+    mount, (one, fd), _ = left
+    one.begin("poll", fd, select.POLLPRI)
+    one.await_waiting("poll")
+    assert one.finish() & select.POLLERR
+    assert len(lab.keys("x")) == 2
+    assert one.error("fsync", fd) in (errno.ENOTCONN, errno.ECONNABORTED)
+    wait_until(lambda: not mount.mounted(), SOON, "it is unmounted")
+    lab.await_keys("x", 0)
+    begins_anew(manager, mount, one, fd, "is not there any more")

@@ -17,7 +17,7 @@ import pytest
 
 from mounting import BINARY, clean_environment, is_sanitized
 from support import (
-    LONG, PATIENCE, PROGRAMS, SOON, checked, gone, mounts, wait_until,
+    LONG, PATIENCE, PROGRAMS, SOON, checked, gone, mounts, run, wait_until,
 )
 from test_lockfiles import EXCL
 from test_permissions import NOBODY, daemon_of
@@ -446,9 +446,38 @@ def test_a_newer_program_that_can_not_go_on(lab, text):
     one.fsync(fd)
 
 
-def test_without_a_supervisor(lab):
-    """supervise=no: one process, which nothing can replace, and which does not die of the attempt."""
-    mount = lab.mount("supervise=no").expect("it is not replaced: nobody supervises it")
+def test_unmounted_while_a_newer_program_is_asked(lab):
+    """It ends then, and is not mounted again."""
+    binary = lab.base / "latchfs"
+    shutil.copy(BINARY, binary)
+    mount = ready(lab.mount(binary=binary))
+    asked = lab.base / "asked"
+    slow = lab.scratch(f"#!/bin/sh\ntouch {asked}\nsleep 60\n")
+    slow.chmod(0o755)
+    os.rename(slow, binary)
+    mount.signal(signal.SIGUSR1)
+    wait_until(asked.exists)
+    checked("umount", mount.path)
+    assert mount.wait_exit(SOON) == 0
+    assert not mount.mounted()
+
+
+def test_question_of_another_version(lab):
+    """What it has written is not understood, whatever it would be."""
+    for number in "0", "1", "1000000", "-f", "":
+        done = run(BINARY, "--takes-over", number, "/x", "-f", lab.etcd.url, "/x",
+                   env=clean_environment())
+        assert done.returncode == 1
+
+
+@pytest.mark.parametrize("options, wrapper", [
+    ("supervise=no", []), ("", ["setarch", "--uname-2.6"]),
+], ids=["no", "old kernel"])
+def test_without_a_supervisor(lab, options, wrapper):
+    """One process, which nothing can replace, and which does not die of the attempt."""
+    mount = lab.mount(options, wrapper=wrapper).expect("it is not replaced: nobody supervises it")
+    wait_until(lambda: "mounted at" in mount.log())
+    assert ("this kernel is older than 6.9" in mount.log()) == bool(wrapper)
     one = lab.agent()
     fd = one.take(mount / "x")
     status = json.loads(Path(mount / ".latchfs/status").read_text(encoding="utf-8"))

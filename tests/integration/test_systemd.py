@@ -116,7 +116,9 @@ def kept(service):
 
 
 @pytest.mark.parametrize("replace", ["systemctl reload " + UNIT, "kill -KILL {}",
-                                     "systemctl restart " + UNIT])
+                                     "systemctl restart " + UNIT,
+                                     "systemctl restart etcd " + UNIT,
+                                     "systemctl kill -s USR1 " + UNIT])
 def test_replaced_while_locks_are_held(service, kept, replace):
     """A reload, the death of who serves the mount, and a restart leave every lock where it is."""
     main = main_pid(service)

@@ -21,6 +21,8 @@ static void enter_session(struct etcd *etcd)
 	pack_u64(&entry, (uint64_t)etcd->lease.renewed_at);
 	pack_u64(&entry, etcd->sequence_end);
 	ledger_put(etcd->store.ledger, &etcd->session, LEDGER_SESSION, entry.data, entry.size);
+	ledger_count(etcd->store.ledger, etcd->session,
+		(uint64_t)(etcd->lease.id ? etcd_lease_deadline(&etcd->lease) : 0));
 	buffer_fini(&entry);
 }
 

@@ -80,7 +80,7 @@ struct lockspace {
 	struct loop_task deliver;
 	struct waiter *done; /* to be told 0 in the next turn */
 	bool suspended;
-	bool ending; /* on purpose: all who have locks were told */
+	bool ending;                /* on purpose: all who have locks were told */
 	struct named_lock *stirred; /* in which those that are parked are to try again */
 	struct named_lock *due;     /* whose queue is to be read */
 	unsigned int reads;         /* of queues, under way */

@@ -37,7 +37,7 @@ static int close_range(unsigned int first, unsigned int last, int flags)
 }
 #endif
 
-enum { ARM, FORGET_NAMES, UNMOUNT, DISMISS, BOUND, KEEP };
+enum word { ARM, FORGET_NAMES, UNMOUNT, DISMISS, BOUND, KEEP };
 
 /* So long it may not notice that a suspended machine runs again, in milliseconds. */
 enum { GLANCE = 250 };
@@ -81,45 +81,60 @@ static bool wait_for_word(int fd, int64_t deadline)
 {
 	struct pollfd word = {.fd = fd, .events = POLLIN};
 
-	while (deadline) {
-		if (poll(&word, 1, GLANCE) > 0)
+	if (!deadline)
+		return true;
+	for (int64_t rest = deadline - loop_clock(); rest > 0; rest = deadline - loop_clock()) {
+		if (poll(&word, 1, rest < GLANCE ? (int)rest : GLANCE) > 0)
 			return true;
-		if (loop_clock() >= deadline)
-			return false;
 	}
-	return true;
+	return false;
 }
 
-static void answer(int fd, bool yes)
+struct reaper {
+	int fd;
+	const char *mount_point;
+	dev_t device;     /* 0 until it is mounted */
+	int64_t deadline; /* 0: there is none */
+};
+
+static void obey(struct reaper *reaper, const struct message *message)
 {
-	(void)send(fd, &yes, sizeof(yes), MSG_NOSIGNAL);
+	bool is_there = reaper->device && is_mounted(reaper->mount_point, reaper->device);
+
+	switch ((enum word)message->what) {
+	case ARM:
+		reaper->device = message->device;
+		break;
+	case FORGET_NAMES:
+		if (is_there)
+			forget_names(reaper->mount_point);
+		break;
+	case BOUND:
+		reaper->deadline = message->deadline;
+		break;
+	case KEEP:
+		reaper->deadline = 0;
+		(void)send(reaper->fd, &is_there, sizeof(is_there), MSG_NOSIGNAL);
+		break;
+	case UNMOUNT:
+	case DISMISS:
+		break;
+	}
 }
 
 static void reap(int fd, const char *mount_point)
 {
-	struct message message;
-	dev_t device = 0;
-	int64_t deadline = 0;
-	bool in_time;
+	struct reaper reaper = {.fd = fd, .mount_point = mount_point};
+	struct message message = {0};
+	bool in_time = true;
 
-	while ((in_time = wait_for_word(fd, deadline)) &&
+	while (message.what != UNMOUNT && (in_time = wait_for_word(fd, reaper.deadline)) &&
 		recv(fd, &message, sizeof(message), 0) == (ssize_t)sizeof(message)) {
-		bool mounted = is_mounted(mount_point, device);
 		if (message.what == DISMISS)
 			return;
-		if (message.what == UNMOUNT)
-			break;
-		deadline = message.what == BOUND  ? message.deadline
-			   : message.what == KEEP ? 0
-						  : deadline;
-		if (message.what == ARM)
-			device = message.device;
-		else if (message.what == KEEP)
-			answer(fd, device && mounted);
-		else if (message.what == FORGET_NAMES && mounted)
-			forget_names(mount_point);
+		obey(&reaper, &message);
 	}
-	if (device && is_mounted(mount_point, device))
+	if (reaper.device && is_mounted(mount_point, reaper.device))
 		unmount(mount_point, in_time ? MNT_DETACH : MNT_DETACH | MNT_FORCE);
 }
 
@@ -189,7 +204,7 @@ void reaper_forget_names(int fd)
 
 void reaper_bound(int fd, int64_t deadline)
 {
-	struct message message = {.what = BOUND, .deadline = deadline};
+	struct message message = {.what = BOUND, .deadline = deadline > 0 ? deadline : 1};
 
 	(void)send(fd, &message, sizeof(message), MSG_NOSIGNAL);
 }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -183,7 +184,7 @@ static void work(int fd, uint64_t *done)
 		else
 			ledger_drop(ledger, &seen.slots[index]);
 		ledger_count(ledger, seen.slots[index], turn);
-		if (turn % 8 == 0)
+		if (turn % 64 == 0)
 			come_and_go(ledger);
 		__atomic_store_n(done, turn + 1, __ATOMIC_RELEASE);
 	}
@@ -229,6 +230,130 @@ static void test_killed_at_any_moment(void **state)
 		waitpid(pid, NULL, 0);
 		check(fd, *done);
 	}
+	munmap(done, sizeof(*done));
+	close(fd);
+}
+
+/* A few changes, each of which is known by its number. */
+enum { CHANGES = 40, CHANGED = 6 };
+
+/* Of a turn that makes an entry of 20 bytes times the change's number. */
+enum { STRIDE = 55420 };
+
+static bool drops(uint64_t change)
+{
+	return change % 4 == 3;
+}
+
+static void change(struct ledger *ledger, ledger_slot *slots, uint64_t number)
+{
+	uint64_t index = number % CHANGED;
+	struct entry entry;
+
+	if (drops(number))
+		ledger_drop(ledger, &slots[index]);
+	else
+		ledger_put(ledger, &slots[index], LEDGER_NODE, &entry,
+			compose(&entry, index, number * STRIDE));
+	if (number % 5 == 0)
+		ledger_tidy(ledger);
+}
+
+/* What see() finds after so many of them. */
+static uint64_t turn_after(uint64_t index, uint64_t changes)
+{
+	uint64_t turn = 0;
+
+	for (uint64_t number = index; number < changes; number += CHANGED)
+		turn = drops(number) ? 0 : number * STRIDE + 1;
+	return turn;
+}
+
+/* Another process that is killed now leaves this. */
+static void check_copy(int fd, uint64_t done)
+{
+	struct seen seen = {0};
+	struct stat status;
+	int copy = memfd_create("copy", MFD_CLOEXEC);
+
+	assert_int_equal(fstat(fd, &status), 0);
+	char *memory = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	assert_true(memory != MAP_FAILED);
+	assert_int_equal(write(copy, memory, (size_t)status.st_size), status.st_size);
+	munmap(memory, (size_t)status.st_size);
+	struct ledger *ledger = ledger_open(copy);
+	assert_non_null(ledger);
+	ledger_each(ledger, LEDGER_NODE, see, &seen);
+	for (uint64_t index = 0; index < CHANGED; index++) {
+		if (seen.turns[index] != turn_after(index, done))
+			assert_int_equal(seen.turns[index], turn_after(index, done + 1));
+	}
+	ledger_close(ledger);
+	close(copy);
+}
+
+static void make_changes(int fd, uint64_t *done)
+{
+	struct ledger *ledger = ledger_open(fd);
+	ledger_slot slots[CHANGED] = {0};
+
+	ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+	raise(SIGSTOP);
+	for (uint64_t number = 0; number < CHANGES; number++) {
+		change(ledger, slots, number);
+		__atomic_store_n(done, number + 1, __ATOMIC_RELEASE);
+	}
+	_exit(0);
+}
+
+/* All that tells how the slots lie, as one number; what they contain comes before it. */
+static uint64_t layout(const uint64_t *memory, size_t size)
+{
+	enum { FIRST = 4096, WORDS = 6 };
+	uint64_t hash = 0;
+
+	for (size_t at = FIRST; at < size;) {
+		const uint64_t *slot = memory + at / sizeof(*slot);
+		for (size_t word = 0; word < WORDS; word++)
+			hash = hash * 31 + slot[word];
+		assert_true(slot[0] > 0);
+		at += slot[0];
+	}
+	return hash;
+}
+
+/* Whichever instruction is the last. */
+static void test_killed_at_every_moment(void **state)
+{
+	static const char large[500 * 1000];
+	int fd = ledger_create(), wait_status;
+	struct ledger *ledger = ledger_open(fd);
+	ledger_slot slot = 0;
+	size_t checks = 0;
+	uint64_t before = 0;
+	uint64_t *done = mmap(
+		NULL, sizeof(*done), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	/* So much is free that it is worth it to tidy. */
+	ledger_put(ledger, &slot, LEDGER_HANDLE, large, sizeof(large));
+	ledger_drop(ledger, &slot);
+	ledger_close(ledger);
+	size_t size = (size_t)lseek(fd, 0, SEEK_END);
+	const uint64_t *memory = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+	pid_t pid = fork();
+	if (pid == 0)
+		make_changes(fd, done);
+	while (waitpid(pid, &wait_status, 0) == pid && WIFSTOPPED(wait_status)) {
+		uint64_t now = layout(memory, size);
+		if (now != before) {
+			check_copy(fd, *done);
+			checks++;
+		}
+		before = now;
+		ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL);
+	}
+	assert_true(WIFEXITED(wait_status) && *done == CHANGES);
+	assert_true(checks > 4UL * CHANGES);
 	munmap(done, sizeof(*done));
 	close(fd);
 }
@@ -282,6 +407,7 @@ int main(void)
 		cmocka_unit_test(test_is_used_again),
 		cmocka_unit_test(test_gives_memory_back),
 		cmocka_unit_test(test_killed_at_any_moment),
+		cmocka_unit_test(test_killed_at_every_moment),
 		cmocka_unit_test(test_what_is_none),
 		cmocka_unit_test(test_packing),
 	};

@@ -258,12 +258,12 @@ char *succession_find(struct estate *estate, char *const *argv)
 
 bool succession_take(struct estate *estate)
 {
-	if (!reaper_keep(estate->ends.reaper)) {
-		log_error("what was mounted here before is not there any more: its locks are lost");
-		let_go(estate);
-		return false;
-	}
 	if (estate->is_kept)
 		service_forget(names, ARRAY_SIZE(names));
-	return true;
+	estate->is_kept = false;
+	if (reaper_keep(estate->ends.reaper))
+		return true;
+	log_error("what was mounted here before is not there any more: its locks are lost");
+	let_go(estate);
+	return false;
 }

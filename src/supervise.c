@@ -267,12 +267,12 @@ static bool agrees(struct supervisor *supervisor, pid_t pid)
 {
 	enum { PATIENCE = 10 * 1000 };
 	int64_t end = loop_clock() + PATIENCE;
-	int status;
+	int status = -1;
 
 	while (waitpid(pid, &status, WNOHANG) == 0) {
 		if (hears(supervisor))
 			on_message(supervisor);
-		if (supervisor->is_over || loop_clock() > end)
+		if (supervisor->is_over || supervisor->link < 0 || loop_clock() > end)
 			kill(pid, SIGKILL);
 	}
 	while (hears(supervisor))
@@ -354,6 +354,8 @@ static int set_up(struct supervisor *supervisor, const struct supervision *super
 	static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
 	sigset_t mask;
 
+	/* Who has started us may have ignored his children, and then we would not hear of ours. */
+	signal(SIGCHLD, SIG_DFL);
 	*supervisor = (struct supervisor){
 		.supervision = supervision, .estate = supervision->estate, .link = -1};
 	sigemptyset(&mask);

@@ -6,9 +6,11 @@
 #include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -49,10 +51,24 @@ struct message {
 	int64_t deadline; /* of BOUND */
 };
 
-/* With MNT_FORCE the kernel tells all who use it that it has ended, whoever has /dev/fuse open. */
-static void unmount(const char *mount_point, int flags)
+/* Tells all who use it, and have it open, that it has ended, whoever else has /dev/fuse open. */
+static void end_connection(dev_t device)
 {
-	if (umount2(mount_point, flags) == 0)
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", minor(device));
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	(void)!write(fd, "1", 1);
+	close(fd);
+}
+
+static void unmount(const char *mount_point, dev_t device)
+{
+	end_connection(device);
+	if (umount2(mount_point, MNT_DETACH | MNT_FORCE) == 0 ||
+		umount2(mount_point, MNT_DETACH) == 0)
 		return;
 	/* Who is not root needs FUSE's helper. */
 	execlp("fusermount3", "fusermount3", "-u", "-z", "-q", "--", mount_point, (char *)NULL);
@@ -126,16 +142,15 @@ static void reap(int fd, const char *mount_point)
 {
 	struct reaper reaper = {.fd = fd, .mount_point = mount_point};
 	struct message message = {0};
-	bool in_time = true;
 
-	while (message.what != UNMOUNT && (in_time = wait_for_word(fd, reaper.deadline)) &&
+	while (message.what != UNMOUNT && wait_for_word(fd, reaper.deadline) &&
 		recv(fd, &message, sizeof(message), 0) == (ssize_t)sizeof(message)) {
 		if (message.what == DISMISS)
 			return;
 		obey(&reaper, &message);
 	}
 	if (reaper.device && is_mounted(mount_point, reaper.device))
-		unmount(mount_point, in_time ? MNT_DETACH : MNT_DETACH | MNT_FORCE);
+		unmount(mount_point, reaper.device);
 }
 
 /* Nothing of the daemon's may stay open here, least of all /dev/fuse: its end must be seen. */
@@ -157,6 +172,8 @@ static void run(int fd, const char *mount_point)
 	signal(SIGUSR2, SIG_IGN);
 	prctl(PR_SET_NAME, "latchfs-reaper");
 	close_others(fd);
+	/* Also of a helper that unmounts in our place the end is to be heard. */
+	fcntl(fd, F_SETFD, 0);
 	reap(fd, mount_point);
 	_exit(0);
 }
@@ -211,10 +228,16 @@ void reaper_bound(int fd, int64_t deadline)
 
 bool reaper_keep(int fd)
 {
+	enum { PATIENCE = 5000 }; /* milliseconds */
 	struct message message = {.what = KEEP};
-	bool yes = false;
+	struct pollfd answer = {.fd = fd, .events = POLLIN};
+	bool yes;
 
+	/* What nobody has waited for any longer. */
+	while (recv(fd, &yes, sizeof(yes), MSG_DONTWAIT) > 0)
+		continue;
 	return send(fd, &message, sizeof(message), MSG_NOSIGNAL) > 0 &&
+	       poll(&answer, 1, PATIENCE) > 0 &&
 	       recv(fd, &yes, sizeof(yes), 0) == (ssize_t)sizeof(yes) && yes;
 }
 

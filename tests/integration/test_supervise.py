@@ -398,6 +398,17 @@ def test_plain_user_in_the_background(lab):
     wait_until(lambda: gone(supervisor) and str(path) not in mounts())
 
 
+def test_started_by_one_who_ignores_children(lab):
+    """What is inherited of that does not keep it from hearing of its own."""
+    mount = ready(lab.mount(wrapper=["sh", "-c", "trap '' CHLD; exec \"$@\"", "sh"])
+                  .expect(TAKEN_OVER))
+    one = lab.agent()
+    fd = one.take(mount / "x")
+    kill(mount, 2)
+    one.fsync(fd)
+    mount.stop()
+
+
 def test_a_newer_program(lab):
     """SIGUSR1: the program that lies there now goes on, as the same process, with the locks."""
     binary = lab.base / "latchfs"

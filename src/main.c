@@ -75,7 +75,7 @@
  *     event/          the one thread
  *       loop          descriptors, deadlines, signals
  *       http          libcurl on the loop
- *       service       what systemd is told
+ *       service       what systemd is told, and keeps for us
  *
  *     base/           util, buffer, base64, files, json_text, ledger, log, memory, metrics, pack,
  *                     proc, ranges, usage

@@ -40,7 +40,6 @@ struct supervisor {
 	pid_t worker;
 	int link; /* to the worker, -1: it has hung up; in the worker, to the supervisor */
 	int signals;
-	sigset_t former_mask;
 	int directory;      /* in which we were started */
 	char program[4096]; /* where it lies, also when a newer one lies there */
 };
@@ -166,14 +165,11 @@ static void become_worker(struct supervisor *supervisor, pid_t parent)
 		_exit(EXIT_FAILURE);
 	close(supervisor->signals);
 	close(supervisor->directory);
-	/* Of these it is told by its loop, when it has one. */
-	sigset_t mask = supervisor->former_mask;
-	sigaddset(&mask, SIGTERM);
-	sigaddset(&mask, SIGINT);
-	sigaddset(&mask, SIGHUP);
-	sigaddset(&mask, SIGUSR1);
-	sigaddset(&mask, SIGUSR2);
-	sigprocmask(SIG_SETMASK, &mask, NULL);
+	/* Of the others it is told by its loop, when it has one. */
+	sigset_t children;
+	sigemptyset(&children);
+	sigaddset(&children, SIGCHLD);
+	sigprocmask(SIG_UNBLOCK, &children, NULL);
 	/* What watches over the supervisor hears from us. */
 	if (watches(getenv("WATCHDOG_PID"), parent))
 		unsetenv("WATCHDOG_PID");
@@ -361,12 +357,9 @@ static int set_up(struct supervisor *supervisor, const struct supervision *super
 	sigemptyset(&mask);
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
 		sigaddset(&mask, signals[i]);
-	sigprocmask(SIG_BLOCK, &mask, &supervisor->former_mask);
+	sigprocmask(SIG_BLOCK, &mask, NULL);
 	if (take_over(supervisor) < 0)
 		return -1;
-	/* An older supervisor has left them blocked. */
-	for (size_t i = 0; supervision->estate.is_inherited && i < ARRAY_SIZE(signals); i++)
-		sigdelset(&supervisor->former_mask, signals[i]);
 	supervisor->signals = signalfd(-1, &mask, SFD_CLOEXEC);
 	supervisor->directory = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	ssize_t size =

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A small process that does to the mount what the daemon itself can't: it unmounts what a killed
- * daemon leaves behind, and has the kernel forget names.
+ * daemon leaves behind, ends what nobody serves for too long, and has the kernel forget names.
  *
  * FUSE's own auto_unmount does the same by the mount point's name alone; when a new daemon has
  * mounted there before the old one has ended, it takes away the new mount, and programs lock plain

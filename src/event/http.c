@@ -45,7 +45,8 @@ struct http_request {
 	struct curl_slist *headers;
 	struct buffer received;
 	size_t max_size, header_size;
-	int fault; /* -errno of what we could not put up with, and why in words */
+	unsigned int sent; /* how often, as libcurl repeats it if a kept connection ends */
+	int fault;         /* -errno of what we could not put up with, and why in words */
 	const char *fault_reason;
 	int shortage; /* -errno, if no socket could be opened */
 	http_data_fn *on_data;
@@ -87,6 +88,15 @@ static size_t on_header(char *data, size_t size, size_t count, void *user)
 	if (request->header_size > MAX_HEADERS)
 		return refuse(request, -EPROTO, "the answer's header is too large");
 	return size * count;
+}
+
+/* There is a connection, by which the request goes out next. */
+static int on_sending(void *user, char *address, char *own_address, int port, int own_port)
+{
+	struct http_request *request = user;
+
+	request->sent++;
+	return CURL_PREREQFUNC_OK;
 }
 
 static curl_socket_t on_open(void *user, curlsocktype purpose, struct curl_sockaddr *address)
@@ -273,6 +283,7 @@ static void finish(struct http_request *request, CURLcode code)
 		.body = request->received.data ? request->received.data : "",
 		.size = request->received.size,
 		.connection = connection_of(request),
+		.sent = request->sent,
 	};
 	if (result.error) {
 		result.reason = request->fault       ? request->fault_reason
@@ -404,6 +415,8 @@ static struct http_request *request_new(struct http_pool *pool)
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 2L);
 	curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open);
 	curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, request);
+	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_sending);
+	curl_easy_setopt(easy, CURLOPT_PREREQDATA, request);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_write);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, request);
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
@@ -429,6 +442,7 @@ struct http_request *http_start(struct http_pool *pool, const struct http_call *
 	DL_APPEND(pool->requests, request);
 	request->max_size = call->max_size;
 	request->header_size = 0;
+	request->sent = 0;
 	request->fault = 0;
 	request->shortage = 0;
 	request->on_data = call->on_data;

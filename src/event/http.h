@@ -32,6 +32,11 @@ struct http_result {
 	const char *body;   /* NUL-terminated; borrowed until the callback returns */
 	size_t size;
 	int connection; /* for http_hang_up; -1 if it is closed already */
+	/*
+	 * How often the request was sent: more than once if a connection ended under it, after
+	 * which it is sent again by another; 0 if there was no connection.
+	 */
+	unsigned int sent;
 };
 
 /*

@@ -53,8 +53,10 @@ struct store_place {
 	uint64_t written_version;
 
 	/* The store's own. */
-	char id[STORE_ID_SIZE]; /* its name in the queue; never used again */
+	char id[STORE_ID_SIZE]; /* its name in the queue */
+	uint64_t former;        /* what is older than this revision was another's of that name */
 	bool placed;            /* known to be in the store */
+	bool clean;             /* it was put there by one request, which was answered */
 	bool leaving;
 	void *leave;        /* the operation that gives it back */
 	uint64_t placed_at; /* when, on the store's own count */

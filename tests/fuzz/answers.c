@@ -14,6 +14,7 @@ static const struct wire_shape shapes[] = {
 	{.conditional = true,
 		.success = {{WIRE_PUT}, 1},
 		.failure = {{WIRE_RANGE, WIRE_LIMITED_RANGE}, 2}},
+	{.conditional = true, .success = {{WIRE_PUT}, 1}, .failure = {{WIRE_LIMITED_RANGE}, 1}},
 	{.success = {{WIRE_DELETE}, 1}},
 	{.conditional = true, .success = {{WIRE_RANGE}, 1}, .failure = {{WIRE_LIMITED_RANGE}, 1}},
 	{.conditional = true, .success = {{WIRE_PUT}, 1}},

@@ -16,7 +16,8 @@ import time
 
 CALLS = {
     "/v3/lease/grant": "grant", "/v3/lease/keepalive": "keepalive", "/v3/lease/revoke": "revoke",
-    "/v3/lease/timetolive": "timetolive", "/v3/kv/txn": "txn", "/v3/watch": "watch",
+    "/v3/lease/timetolive": "timetolive", "/v3/watch": "watch",
+    "/v3/kv/txn": "txn", "/v3/kv/range": "txn", "/v3/kv/deleterange": "txn",
     "/v3/auth/authenticate": "authenticate", "/v3/maintenance/status": "status",
 }
 LARGE = 256 << 20  # more than anybody should read

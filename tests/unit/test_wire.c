@@ -32,10 +32,18 @@ static void assert_body(char *body, const char *expected)
 	free(body);
 }
 
+static void assert_call(struct wire_txn *txn, const char *expected_rpc, const char *expected)
+{
+	const char *rpc = NULL;
+
+	assert_body(wire_txn_body(txn, &rpc), expected);
+	assert_string_equal(rpc, expected_rpc);
+	wire_txn_fini(txn);
+}
+
 static void assert_txn(struct wire_txn *txn, const char *expected)
 {
-	assert_body(wire_txn_body(txn), expected);
-	wire_txn_fini(txn);
+	assert_call(txn, "/v3/kv/txn", expected);
 }
 
 static void test_simple_requests(void **state)
@@ -79,9 +87,26 @@ static void test_evict_requests(void **state)
 
 	wire_range(&txn, "a", "b",
 		&(struct wire_range_options){.created_from = 5, .created_to = 7, .limit = 1});
-	assert_txn(&txn,
-		"{\"success\":[{\"request_range\":{\"key\":\"YQ==\",\"range_end\":\"Yg==\","
-		"\"min_create_revision\":\"5\",\"max_create_revision\":\"7\",\"limit\":\"1\"}}]}");
+	assert_call(&txn, "/v3/kv/range",
+		"{\"key\":\"YQ==\",\"range_end\":\"Yg==\","
+		"\"min_create_revision\":\"5\",\"max_create_revision\":\"7\",\"limit\":\"1\"}");
+}
+
+/* What needs no transaction is none; a put alone, which nobody sends, would be one. */
+static void test_sole_requests(void **state)
+{
+	struct wire_txn txn = {0};
+
+	wire_delete(&txn, "a");
+	assert_call(&txn, "/v3/kv/deleterange", "{\"key\":\"YQ==\"}");
+	wire_put(&txn, "a", "v", 77);
+	assert_txn(&txn, "{\"success\":[{\"request_put\":{\"key\":\"YQ==\",\"value\":\"dg==\","
+			 "\"lease\":\"77\"}}]}");
+	wire_if_absent(&txn, "a", NULL);
+	wire_delete(&txn, "a");
+	assert_txn(&txn, "{\"compare\":[{\"key\":\"YQ==\",\"target\":\"CREATE\","
+			 "\"result\":\"EQUAL\",\"create_revision\":\"0\"}],\"success\":["
+			 "{\"request_delete_range\":{\"key\":\"YQ==\"}}]}");
 }
 
 static void test_other_compares(void **state)
@@ -195,6 +220,36 @@ static void test_txn_tried(void **state)
 	assert_true(result.succeeded);
 	assert_int_equal(result.range_count, 0);
 	wire_result_fini(&result);
+}
+
+/* An answer to another question is none, though fields may be new. */
+static void test_sole_answers(void **state)
+{
+	const struct wire_shape get_shape = {.success = {{WIRE_RANGE}, 1}};
+	struct wire_result result;
+
+	assert_int_equal(
+		wire_parse_txn("{" HEADER ",\"deleted\":\"1\",\"new\":{}}", &leave_shape, &result),
+		0);
+	assert_true(result.succeeded);
+	assert_int_equal(result.revision, 17);
+	assert_int_equal(result.deleted, 1);
+	assert_int_equal(wire_parse_txn("{" HEADER "}", &leave_shape, &result), 0);
+	assert_int_equal(result.deleted, 0);
+	assert_int_equal(wire_parse_txn("{" HEADER ",\"new\":[],\"kvs\":[{\"key\":\"YQ==\","
+					"\"create_revision\":\"9\"}],\"count\":\"1\"}",
+				 &get_shape, &result),
+		0);
+	assert_int_equal(result.range_count, 1);
+	assert_string_equal(result.ranges[0].kv[0].key, "a");
+	wire_result_fini(&result);
+	const char *const bad[] = {"{\"deleted\":\"1\"}", "{" HEADER ",\"deleted\":-1}",
+		"{" HEADER ",\"deleted\":\"1\",\"kvs\":[]}", "{" HEADER ",\"succeeded\":true}",
+		"{" HEADER ",\"succeeded\":true,\"responses\":[{\"response_delete_range\":{}}]}"};
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		assert_int_equal(wire_parse_txn(bad[i], &leave_shape, &result), -EBADMSG);
+		assert_int_equal(wire_parse_txn(bad[i], &get_shape, &result), -EBADMSG);
+	}
 }
 
 static void test_parts_answered(void **state)
@@ -427,6 +482,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_simple_requests),
+		cmocka_unit_test(test_sole_requests),
+		cmocka_unit_test(test_sole_answers),
 		cmocka_unit_test(test_watch_request),
 		cmocka_unit_test(test_join_request),
 		cmocka_unit_test(test_evict_requests),

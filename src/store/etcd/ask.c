@@ -79,11 +79,12 @@ static int read_txn(struct etcd_call *call, const char *body)
 
 int etcd_ask_txn(struct etcd_ask *ask, struct wire_txn *txn)
 {
-	char *body = wire_txn_body(txn);
+	const char *rpc;
+	char *body = wire_txn_body(txn, &rpc);
 
 	ask->shape = txn->shape;
 	wire_txn_fini(txn);
-	int result = etcd_ask(ask, "/v3/kv/txn", body, read_txn);
+	int result = etcd_ask(ask, rpc, body, read_txn);
 	if (result == 0 && ask->answer.revision > ask->revision)
 		ask->revision = ask->answer.revision;
 	return result;

@@ -103,10 +103,10 @@ static char *compose(struct etcd_call *call)
 	}
 	batch->count = live;
 	if (live == 1)
-		return wire_txn_body(&batch->ops[0]->txn);
+		return wire_txn_body(&batch->ops[0]->txn, &call->rpc);
 	for (size_t i = 0; i < live; i++)
 		wire_add_part(&txn, &batch->ops[i]->txn);
-	char *body = wire_txn_body(&txn);
+	char *body = wire_txn_body(&txn, &call->rpc);
 	wire_txn_fini(&txn);
 	return body;
 }
@@ -176,8 +176,7 @@ static void pump(struct loop_task *task)
 		struct etcd_batch *batch = gather(line);
 		line->batches++;
 		histogram_add(&line->sizes, &scale_sizes, (int64_t)batch->count);
-		batch->call = (struct etcd_call){.rpc = "/v3/kv/txn",
-			.compose = compose,
+		batch->call = (struct etcd_call){.compose = compose,
 			.max_answer = ETCD_LARGE_ANSWER,
 			.lane = line->lane,
 			.read = read_answers,
@@ -198,6 +197,7 @@ static void take_apart(struct etcd_batch *batch, bool alone)
 		if (!op)
 			continue;
 		op->batch = NULL;
+		op->strays += batch->call.strays;
 		op->goes_alone = op->goes_alone || alone;
 		DL_PREPEND2(line->waiting, op, waiting_prev, waiting_next);
 	}
@@ -231,7 +231,7 @@ static void deliver(struct etcd_batch *batch, int result)
 		if (!op)
 			continue;
 		etcd_batch_drop(op);
-		op->attempts += batch->call.attempts;
+		op->strays += batch->call.strays;
 		op->fn(op, result, result ? &etcd_no_answer : &batch->answers[i]);
 	}
 	batch_free(batch);

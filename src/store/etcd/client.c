@@ -251,6 +251,8 @@ static void handle_refusal(struct etcd_call *call, int status, const char *body)
 	struct wire_error error;
 
 	wire_parse_error(body, status, &error);
+	if (error.kind != WIRE_ERROR_RETRY && error.kind != WIRE_ERROR_OTHER)
+		call->strays--;
 	copy_string(client->last_error, sizeof(client->last_error), error.message);
 	switch (error.kind) {
 	case WIRE_ERROR_RETRY:
@@ -302,6 +304,7 @@ static void handle_refusal(struct etcd_call *call, int status, const char *body)
 static void handle_answer(struct etcd_call *call, const struct http_result *result)
 {
 	if (!memchr(result->body, '\0', result->size) && call->read(call, result->body) == 0) {
+		call->strays--;
 		endpoint_answered(call);
 		finish(call, 0);
 		return;
@@ -328,6 +331,7 @@ static void on_http_done(void *user, const struct http_result *result)
 	struct etcd_client *client = call->client;
 
 	call->request = NULL;
+	call->strays += result->sent;
 	count_result(call, result);
 	if (result->error == -EFBIG) {
 		copy_string(client->last_error, sizeof(client->last_error), result->reason);
@@ -509,6 +513,7 @@ void etcd_call_start(struct etcd_client *client, struct etcd_call *call)
 {
 	call->client = client;
 	call->attempts = 0;
+	call->strays = 0;
 	call->reauthenticated = false;
 	call->request = NULL;
 	call->timer = (struct loop_timer){.fn = on_timer};

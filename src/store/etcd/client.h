@@ -52,7 +52,7 @@ struct etcd_call {
 	/* Set by the caller. */
 	const char *rpc; /* "/v3/kv/txn" */
 	char *body;      /* owned by the call from start until its answer */
-	/* Or NULL; else gives the body anew for each attempt. */
+	/* Or NULL; else gives the body, and sets rpc, anew for each attempt. */
 	char *(*compose)(struct etcd_call *call);
 	enum etcd_lane lane;
 	size_t max_answer;   /* bytes; 0: ETCD_SMALL_ANSWER */
@@ -64,8 +64,10 @@ struct etcd_call {
 
 	/* May be read in fn. */
 	int64_t sent_at;       /* when the attempt that was answered began */
-	unsigned int attempts; /* how many were sent */
-	size_t endpoint;       /* to which the last one was */
+	unsigned int attempts; /* how many there were */
+	/* Copies that were sent besides the one that was answered, and may yet be carried out. */
+	unsigned int strays;
+	size_t endpoint; /* to which the last one was */
 
 	/* The client's own. */
 	struct etcd_client *client;

@@ -64,6 +64,7 @@ static void on_lease_state(struct etcd_lease *lease, enum store_session state)
 		loop_timer_disarm(&etcd->check_timer);
 		end_ops(etcd, true);
 		forget_places(etcd);
+		etcd_numbers_forget(etcd);
 		etcd_leased_end(etcd, true);
 	} else if (!loop_timer_armed(&etcd->check_timer) && !etcd_call_active(&etcd->check_call)) {
 		arm_check(etcd);
@@ -137,6 +138,7 @@ static void delete_orphan(struct etcd *etcd, const char *path, const char *id)
 	struct wire_txn txn = {0};
 	struct etcd_op *op = etcd_op_new(etcd, path, on_orphan_deleted, NULL);
 
+	etcd_numbers_forget(etcd); /* it must not be somebody's when this is carried out */
 	op->key = key_place(etcd->prefix, path, id);
 	wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
 	wire_delete(&txn, op->key);
@@ -288,6 +290,8 @@ static void on_deleted(struct etcd_watch *watch, const char *key, size_t size, u
 		etcd->store.events->shrunk(etcd->store.user, key_noticed(below), revision);
 	else if (!place)
 		etcd->store.events->removed(etcd->store.user, below, id, revision);
+	else if (revision <= place->former)
+		return; /* of an earlier place of that name */
 	else if (place->token && place->token < revision && place->leaving)
 		etcd_place_left(place);
 	else
@@ -397,6 +401,7 @@ static void etcd_free(struct store *store)
 
 	end_ops(etcd, false);
 	forget_places(etcd);
+	etcd_numbers_forget(etcd);
 	etcd_leased_end(etcd, false);
 	loop_timer_disarm(&etcd->start_timer);
 	loop_timer_disarm(&etcd->check_timer);

@@ -37,7 +37,7 @@ static int check_evictor(const struct wire_kv *kv, uid_t uid)
 static void on_evicted(struct etcd_op *op, int error, const struct wire_result *answer)
 {
 	/* Gone already: an attempt whose answer was lost may have deleted it. */
-	if (!error && !answer->succeeded && op->attempts <= 1)
+	if (!error && !answer->succeeded && !op->strays)
 		error = STORE_GONE;
 	if (!error && answer->succeeded)
 		etcd_place_deleted(op->etcd, op->path, op->id, answer->revision);
@@ -63,7 +63,7 @@ static void on_read_for_evict(struct etcd_op *op, int error, const struct wire_r
 	wire_if_created(&txn, kv->key, op->token);
 	wire_delete(&txn, kv->key);
 	op->fn = on_evicted;
-	op->attempts = 0;
+	op->strays = 0;
 	etcd_op_send_names(op, &txn, ETCD_BATCH_SOLE);
 }
 

@@ -21,13 +21,16 @@ struct etcd {
 	struct etcd_lease lease;
 	struct etcd_watch watch;
 
-	struct etcd_leased *leased; /* directories that go with the lease, by path */
-	struct store_place *places; /* by id: ours that are, or may be, in the store */
-	uint64_t sequence;          /* of the last place; makes ids unique within the lease */
-	uint64_t sequence_end;      /* up to this one they are this process's, see the ledger */
-	ledger_slot session;        /* in the ledger */
-	uint64_t clock;             /* counts placements, for the comparison with etcd's list */
-	struct etcd_op *ops;        /* under way */
+	struct etcd_leased *leased;   /* directories that go with the lease, by path */
+	struct store_place *places;   /* by id: ours that are, or may be, in the store */
+	uint64_t sequence;            /* the last number that was given out for the first time */
+	uint64_t sequence_end;        /* up to this one they are this process's, see the ledger */
+	struct etcd_numbers *numbers; /* to be given out again, by path */
+	size_t number_count;          /* how many */
+	unsigned int numbers_epoch;   /* how often they were forgotten */
+	ledger_slot session;          /* in the ledger */
+	uint64_t clock;               /* counts placements, for the comparison with etcd's list */
+	struct etcd_op *ops;          /* under way */
 
 	struct etcd_line places_line, names_line;
 	size_t batch_max; /* operations in one transaction */
@@ -55,9 +58,8 @@ struct etcd_op {
 	etcd_op_fn *fn;
 	struct etcd_op *prev, *next; /* in etcd->ops */
 
-	bool of_session;       /* answered with STORE_LOST when the session is lost */
-	unsigned int attempts; /* how often it was sent */
-
+	bool of_session;     /* answered with STORE_LOST when the session is lost */
+	unsigned int strays; /* see struct etcd_call */
 	struct etcd_line *line;
 	struct wire_txn txn;     /* while it waits for a batch or is in one */
 	bool is_batched;         /* it does */
@@ -74,6 +76,9 @@ struct etcd_op {
 	struct store_place *place; /* borrowed */
 	char *path, *key, *id;     /* owned */
 	uint64_t token;            /* the place's */
+	/* Of leave: all that was sent before was answered; and when it was sent, in epochs. */
+	bool is_clean;
+	unsigned int numbers_epoch;
 	void *user;
 	union {
 		store_done_fn *done;
@@ -91,7 +96,7 @@ struct etcd_op {
 	size_t room;
 	/* Of evict: who asks. */
 	uid_t uid;
-	/* Of lookup: how many keys to ask for. */
+	/* Of lookup: how many keys were asked for in the order of the queue; 0: none. */
 	unsigned int limit;
 	/* Of queue: with what everybody has of the file. */
 	bool parts;
@@ -143,14 +148,26 @@ void etcd_place_gone(struct etcd *etcd, const char *path, const char *id);
 void etcd_place_deleted(struct etcd *etcd, const char *path, const char *id, uint64_t revision);
 void etcd_place_heed(struct etcd *etcd, const char *path, const char *id);
 
+/* numbers.c */
+/* The number in a place's name; and the revision by which nothing was left of an earlier place that
+ * had it, 0 if there was none. */
+struct etcd_number {
+	uint64_t number, gone;
+};
+struct etcd_number etcd_number_take(struct etcd *etcd, const char *path);
+/* It may be used again, for that lock. */
+void etcd_number_keep(struct etcd *etcd, const char *path, struct etcd_number number);
+/* None of before is used again. */
+void etcd_numbers_forget(struct etcd *etcd);
+
 /* resume.c */
-/* A number that no other place of the lease has, whichever process gave it one. */
+/* A number that nobody had in this lease, whichever process gave it one. */
 uint64_t etcd_next_sequence(struct etcd *etcd);
 /* As etcd_lease_renewed_fn. */
 void etcd_session_renewed(struct etcd_lease *lease);
 bool etcd_resume(struct store *store);
 
-/* etcd.c: true for an id that this session has given out, and never will again */
+/* etcd.c: true for an id that this session has given out */
 bool etcd_is_of_session(const struct etcd *etcd, const char *id);
 
 /* places.c */

@@ -29,22 +29,38 @@ static bool is_left_over(const struct etcd_op *op, const struct wire_kv *kv)
 	return id && etcd_is_left_over(op->etcd, op->path, id, kv);
 }
 
-static void view_of(struct etcd_op *op, const struct wire_result *result, struct store_view *view)
+/* A directory's, which comes before all that is in it. */
+static const struct wire_kv *own_key(const struct etcd_op *op, const struct wire_kvs *kvs)
 {
-	const struct wire_kvs *kvs = &result->ranges[0];
-	const struct wire_kv *first = kvs->kv;
-	size_t left = kvs->count;
+	return kvs->count && etcd_is_op_key(op, kvs->kv) ? kvs->kv : NULL;
+}
+
+/* The first in the queue, NULL if there is none. */
+static const struct wire_kv *first_place(const struct etcd_op *op, const struct wire_kvs *kvs)
+{
+	const struct wire_kv *first = NULL;
+
+	for (size_t i = 0; kvs->kv && i < kvs->count; i++) {
+		const struct wire_kv *kv = &kvs->kv[i];
+		if ((!first || kv->created < first->created) && !is_left_over(op, kv))
+			first = kv;
+	}
+	return first;
+}
+
+static void view_of(struct etcd_op *op, const struct wire_kvs *kvs, struct store_view *view)
+{
+	const struct wire_kv *own = own_key(op, kvs);
 
 	*view = (struct store_view){.kind = STORE_KIND_FREE};
-	if (!*op->path || (result->succeeded && kvs->count)) {
+	if (own || !*op->path) {
 		view->kind = STORE_KIND_DIRECTORY;
-		value_parse_directory(kvs->count ? first->value : NULL, &view->directory);
-		view->directory.created = kvs->count ? first->created : 0;
+		value_parse_directory(own ? own->value : NULL, &view->directory);
+		view->directory.created = own ? own->created : 0;
 		return;
 	}
-	for (; left && is_left_over(op, first); left--)
-		first++;
-	if (!left)
+	const struct wire_kv *first = first_place(op, kvs);
+	if (!first)
 		return;
 	cleanup(free_ptr) char *id = place_id(op, first);
 	if (!id) {
@@ -57,18 +73,55 @@ static void view_of(struct etcd_op *op, const struct wire_result *result, struct
 	view->shared = value_parse_place(id, first->value, &view->record);
 }
 
-static void send_lookup(struct etcd_op *op, unsigned int limit);
+/* A few keys tell what most names are. */
+static void send_lookup(struct etcd_op *op)
+{
+	enum { FEW = 3 };
+	struct wire_txn txn = {0};
+	cleanup(free_ptr) char *end = key_end(op->etcd->prefix, op->path);
+
+	/* The root is a directory in any case: only its own key is of interest. */
+	wire_range(
+		&txn, op->key, *op->path ? end : NULL, &(struct wire_range_options){.limit = FEW});
+	etcd_op_send_names(op, &txn, ETCD_BATCH_ANY);
+}
+
+/* Of a crowd the first come first, for which etcd sorts them; it need not do so for a directory. */
+static void send_lookup_in_order(struct etcd_op *op, unsigned int limit)
+{
+	struct wire_txn txn = {0};
+	cleanup(free_ptr) char *end = key_end(op->etcd->prefix, op->path);
+
+	op->limit = limit;
+	wire_if_present(&txn, op->key);
+	wire_range(&txn, op->key, NULL, &(struct wire_range_options){0});
+	wire_txn_else(&txn);
+	wire_range(&txn, op->key, end,
+		&(struct wire_range_options){.by_creation = true, .limit = limit});
+	etcd_op_send_names(op, &txn, ETCD_BATCH_ANY);
+}
+
+/* True if what was read is not all there is, and who is first may be behind it. */
+static bool is_cut(
+	const struct etcd_op *op, const struct wire_kvs *kvs, const struct store_view *view)
+{
+	if (!kvs->more || own_key(op, kvs))
+		return false;
+	return !op->limit || view->kind == STORE_KIND_FREE;
+}
 
 static void on_looked_up(struct etcd_op *op, int error, const struct wire_result *answer)
 {
+	const struct wire_kvs *kvs = &answer->ranges[0];
 	struct store_view view = {0};
 	store_view_fn *fn = op->view;
 	void *user = op->user;
 
 	if (!error)
-		view_of(op, answer, &view);
-	if (!error && view.kind == STORE_KIND_FREE && answer->ranges[0].more) {
-		send_lookup(op, 2 * op->limit); /* there is more behind our left-overs */
+		view_of(op, kvs, &view);
+	if (!error && is_cut(op, kvs, &view)) {
+		record_fini(&view.record);
+		send_lookup_in_order(op, op->limit ? 2 * op->limit : 2);
 		return;
 	}
 	etcd_op_free(op);
@@ -76,28 +129,14 @@ static void on_looked_up(struct etcd_op *op, int error, const struct wire_result
 	record_fini(&view.record);
 }
 
-static void send_lookup(struct etcd_op *op, unsigned int limit)
-{
-	struct wire_txn txn = {0};
-	cleanup(free_ptr) char *first = key_first(op->etcd->prefix, op->path);
-	cleanup(free_ptr) char *end = key_end(op->etcd->prefix, op->path);
-
-	op->limit = limit;
-	/* The root is a directory in any case: only its own key is of interest. */
-	wire_if_present(&txn, first);
-	wire_range(&txn, first, NULL, &(struct wire_range_options){0});
-	wire_txn_else(&txn);
-	wire_range(&txn, first, *op->path ? end : NULL,
-		&(struct wire_range_options){.by_creation = true, .limit = limit});
-	etcd_op_send_names(op, &txn, ETCD_BATCH_ANY);
-}
-
 void etcd_lookup(struct store *store, const char *path, store_view_fn *fn, void *user)
 {
-	struct etcd_op *op = etcd_op_new(etcd_of(store), path, on_looked_up, user);
+	struct etcd *etcd = etcd_of(store);
+	struct etcd_op *op = etcd_op_new(etcd, path, on_looked_up, user);
 
 	op->view = fn;
-	send_lookup(op, 2);
+	op->key = key_first(etcd->prefix, path);
+	send_lookup(op);
 }
 
 /* --- describing a queue --- */
@@ -329,7 +368,7 @@ static void on_removed(struct etcd_op *op, int error, const struct wire_result *
 		if (is_there(op, &answer->ranges[0]))
 			error = -ENOTEMPTY;
 		else
-			error = op->attempts > 1 ? 0 : -ENOENT;
+			error = op->strays ? 0 : -ENOENT;
 	}
 	etcd_leased_removed(op->etcd, op->path, error);
 	etcd_op_done(op, error);

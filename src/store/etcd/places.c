@@ -27,15 +27,18 @@ static char *range_mark_of(const struct store_place *place)
 	return key_range_mark(ranges->list[0].start, ranges->list[ranges->count - 1].end);
 }
 
-/* Gives the place a name that was never used, and remembers it. */
+/* Gives the place a name that nobody has, and remembers it. */
 static void enter_place(struct etcd *etcd, struct store_place *place)
 {
 	cleanup(free_ptr) char *range = range_mark_of(place);
+	struct etcd_number number = etcd_number_take(etcd, place->path);
 
 	snprintf(place->id, sizeof(place->id), "%s%" PRIx64 ".%" PRIx64 "%s", mark_of(place),
-		etcd->lease.id, etcd_next_sequence(etcd), range);
+		etcd->lease.id, number.number, range);
+	place->former = number.gone;
 	place->token = 0;
 	place->placed = false;
+	place->clean = false;
 	place->deleted = 0;
 	place->leaving = false;
 	place->leave = NULL;
@@ -56,6 +59,8 @@ bool etcd_adopt(struct store *store, struct store_place *place, const char *id, 
 	if (!etcd_is_of_session(etcd, id))
 		return false;
 	copy_string(place->id, sizeof(place->id), id);
+	place->former = 0;
+	place->clean = false;
 	HASH_ADD_STR(etcd->places, id, place);
 	placed(etcd, place, token);
 	return true;
@@ -69,6 +74,27 @@ static void forget_place(struct etcd *etcd, struct store_place *place)
 	HASH_FIND_STR(etcd->places, place->id, found);
 	if (found == place)
 		HASH_DEL(etcd->places, place);
+}
+
+/* Nothing is left of what had that name, nor under way. */
+static void keep_number(struct etcd *etcd, const char *path, const char *id, uint64_t revision)
+{
+	struct etcd_number number = {.gone = revision};
+
+	if (key_id_sequence(id, &number.number))
+		etcd_number_keep(etcd, path, number);
+}
+
+/* What came of an operation that makes the op's place. */
+static void note_entry(struct etcd_op *op, int result, const struct wire_result *answer)
+{
+	struct store_place *place = op->place;
+
+	place->clean = !result && !op->strays;
+	if (result > 0)
+		forget_place(op->etcd, place);
+	if (result == STORE_BUSY && !op->strays)
+		keep_number(op->etcd, op->path, op->id, answer->revision);
 }
 
 static struct etcd_op *place_op(
@@ -100,7 +126,7 @@ bool etcd_is_left_over(
 	if (kv->lease != etcd->lease.id || !etcd->lease.id)
 		return false;
 	const struct store_place *ours = etcd_find_place(etcd, path, id);
-	return !ours || ours->leaving;
+	return !ours || ours->leaving || kv->created <= ours->former;
 }
 
 struct queue_buffer {
@@ -239,8 +265,7 @@ static void on_joined(struct etcd_op *op, int error, const struct wire_result *a
 		error = joined(op, answer, &queue);
 	struct store_queue view = {
 		.revision = answer->revision, .contenders = queue.contenders, .count = queue.count};
-	if (error == STORE_LOST)
-		forget_place(etcd, op->place);
+	note_entry(op, error, answer);
 	cleanup(free_ptr) char *gone = deleted_before(op->place);
 	cleanup(free_ptr) char *path = gone ? xstrdup(op->path) : NULL;
 	answer_queue(op, error, error ? NULL : &view);
@@ -303,7 +328,7 @@ static int tried(struct etcd_op *op, const struct wire_result *result)
 		placed(op->etcd, op->place, ours ? ours->created : result->revision);
 		return 0;
 	}
-	read_queue(op, &result->ranges[1], 1, &queue);
+	read_queue(op, &result->ranges[result->range_count - 1], 1, &queue);
 	bool directory = queue.directory;
 	queue_buffer_fini(&queue);
 	return directory ? -EISDIR : STORE_BUSY;
@@ -315,8 +340,7 @@ static void on_tried(struct etcd_op *op, int error, const struct wire_result *an
 
 	if (!error)
 		error = tried(op, answer);
-	if (error > 0)
-		forget_place(etcd, op->place);
+	note_entry(op, error, answer);
 	cleanup(free_ptr) char *gone = deleted_before(op->place);
 	cleanup(free_ptr) char *path = gone ? xstrdup(op->path) : NULL;
 	etcd_op_done(op, error);
@@ -355,7 +379,9 @@ void etcd_try(struct store *store, struct store_place *place, store_done_fn *fn,
 	if (place->shared)
 		wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
 	wire_txn_else(&txn);
-	wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
+	/* An exclusive one that an earlier attempt has made was the first, and so is it still. */
+	if (place->shared)
+		wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
 	wire_range(&txn, first, end,
 		&(struct wire_range_options){.keys_only = true, .by_creation = true, .limit = 1});
 	etcd_op_send_timed(op, &txn, ETCD_BATCH_SOLE);
@@ -381,8 +407,7 @@ static void on_attempted(struct etcd_op *op, int error, const struct wire_result
 
 	if (!error)
 		error = attempted(op, answer, &queue);
-	if (error > 0)
-		forget_place(etcd, op->place);
+	note_entry(op, error, answer);
 	struct store_queue view = {
 		.revision = answer->revision, .contenders = queue.contenders, .count = queue.count};
 	cleanup(free_ptr) char *gone = deleted_before(op->place);
@@ -429,8 +454,12 @@ static void on_left(struct etcd_op *op, int error, const struct wire_result *ans
 	if (error < 0 && op->token)
 		log_warning("lock %s could not be given back (%s); it is free with the lease",
 			op->path, strerror(-error));
+	bool is_traceless = !error && op->is_clean && !op->strays && answer->deleted == 1 &&
+			    op->numbers_epoch == op->etcd->numbers_epoch;
 	if (op->place)
 		left(op);
+	if (is_traceless)
+		keep_number(op->etcd, op->path, op->id, answer->revision);
 	etcd_op_free(op);
 }
 
@@ -446,6 +475,8 @@ void etcd_leave(struct store *store, struct store_place *place, store_done_fn *f
 	struct etcd_op *op = place_op(store, place, on_left, user);
 
 	op->done = fn;
+	op->is_clean = place->clean;
+	op->numbers_epoch = op->etcd->numbers_epoch;
 	place->leaving = true;
 	place->leave = op;
 	wire_delete(&txn, op->key);
@@ -457,8 +488,10 @@ void etcd_leave(struct store *store, struct store_place *place, store_done_fn *f
 static void answer_presence(struct etcd_op *op, int error, bool present)
 {
 	if (!error && !present) {
+		const struct store_place *place = etcd_find_place(op->etcd, op->path, op->id);
 		error = STORE_GONE;
-		etcd_place_gone(op->etcd, op->path, op->id);
+		if (place && place->token == op->token)
+			etcd_place_gone(op->etcd, op->path, op->id);
 	}
 	etcd_op_done(op, error);
 }
@@ -481,7 +514,6 @@ static void tell(struct etcd_op *op)
 	struct wire_txn txn = {0};
 
 	op->fn = on_told;
-	op->attempts = 0;
 	loop_timer_disarm(&op->timer);
 	wire_delete(&txn, op->notice);
 	etcd_op_send_steady(op, &txn, ETCD_BATCH_ANY);

@@ -189,7 +189,7 @@ static void add_list(struct buffer *text, const char *name, const struct buffer 
 	buffer_add_string(text, "]");
 }
 
-char *wire_txn_body(const struct wire_txn *txn)
+static char *txn_text(const struct wire_txn *txn)
 {
 	struct buffer text = {0};
 
@@ -199,6 +199,31 @@ char *wire_txn_body(const struct wire_txn *txn)
 	add_list(&text, "failure", &txn->failure);
 	buffer_add_string(&text, "}");
 	return buffer_take(&text);
+}
+
+bool wire_is_sole(const struct wire_shape *shape)
+{
+	return !shape->conditional && shape->success.count == 1 &&
+	       shape->success.kinds[0] != WIRE_PUT;
+}
+
+/* The operation stands in an object that says which it is. */
+static char *sole_text(const struct wire_txn *txn)
+{
+	const char *inner = strchr(txn->success.data + 1, '{');
+
+	return xasprintf(
+		"%.*s", (int)(txn->success.size - 1 - (size_t)(inner - txn->success.data)), inner);
+}
+
+char *wire_txn_body(const struct wire_txn *txn, const char **rpc)
+{
+	if (!wire_is_sole(&txn->shape)) {
+		*rpc = "/v3/kv/txn";
+		return txn_text(txn);
+	}
+	*rpc = txn->shape.success.kinds[0] == WIRE_DELETE ? "/v3/kv/deleterange" : "/v3/kv/range";
+	return sole_text(txn);
 }
 
 size_t wire_part_operations(const struct wire_txn *part)
@@ -219,7 +244,7 @@ void wire_add_part(struct wire_txn *txn, const struct wire_txn *part)
 		buffer_add(text, part->success.data, part->success.size);
 		return;
 	}
-	cleanup(free_ptr) char *body = wire_txn_body(part);
+	cleanup(free_ptr) char *body = txn_text(part);
 	buffer_add_string(text, "{\"request_txn\":");
 	buffer_add_string(text, body);
 	buffer_add_string(text, "}");

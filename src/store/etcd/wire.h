@@ -35,6 +35,8 @@ struct wire_shape {
 	bool conditional; /* there are compares */
 	struct wire_branch success, failure;
 };
+/* True for a single delete or range, which is no transaction on its way. */
+bool wire_is_sole(const struct wire_shape *shape);
 
 /*
  * A transaction: compares, the operations that are carried out if all of them hold, and behind
@@ -47,7 +49,9 @@ struct wire_txn {
 	bool has_else;
 };
 void wire_txn_fini(struct wire_txn *txn);
-char *wire_txn_body(const struct wire_txn *txn);
+/* Its body, which the caller frees, and which call takes it ("/v3/kv/txn"): a single delete or
+ * range is asked for as such, which costs etcd less. */
+char *wire_txn_body(const struct wire_txn *txn, const char **rpc);
 
 /* Holds if no key from `first` up to `end` exists; end = NULL: that one key. */
 void wire_if_absent(struct wire_txn *txn, const char *first, const char *end);
@@ -143,6 +147,7 @@ struct wire_result {
 	/* Of the branch that was taken, in order, and as many as it has. */
 	struct wire_kvs ranges[WIRE_MAX_OPERATIONS];
 	size_t range_count;
+	uint64_t deleted; /* how many keys */
 };
 /*
  * The answer to a transaction of that shape; and to one that was made of `count` parts: one result

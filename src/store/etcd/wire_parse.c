@@ -289,7 +289,21 @@ static int parse_range(
 	return bad || (kvs->more && !limited) ? -EBADMSG : 0;
 }
 
-/* One operation's answer, which has to be one to an operation of that kind. */
+/* What one operation is answered. */
+static int parse_operation(
+	const struct cJSON *answer, enum wire_kind kind, struct wire_result *result)
+{
+	bool bad = false;
+
+	if (kind == WIRE_DELETE)
+		result->deleted += json_expect_u64(answer, "deleted", &bad);
+	if (kind != WIRE_RANGE && kind != WIRE_LIMITED_RANGE)
+		return bad ? -EBADMSG : 0;
+	return parse_range(answer, kind == WIRE_LIMITED_RANGE, result->revision,
+		&result->ranges[result->range_count++]);
+}
+
+/* The same within a transaction, where it has to be one to an operation of that kind. */
 static int parse_response(
 	const struct cJSON *response, enum wire_kind kind, struct wire_result *result)
 {
@@ -300,12 +314,24 @@ static int parse_response(
 	bool bad = false;
 	const struct cJSON *answer = json_expect_object(response, names[kind], &bad);
 
-	if (!answer)
-		return -EBADMSG;
-	if (kind != WIRE_RANGE && kind != WIRE_LIMITED_RANGE)
-		return 0;
-	return parse_range(answer, kind == WIRE_LIMITED_RANGE, result->revision,
-		&result->ranges[result->range_count++]);
+	return answer ? parse_operation(answer, kind, result) : -EBADMSG;
+}
+
+/* An operation that was asked for alone.  Nothing says what such an answer is one to, but that it
+ * has nothing of what others have. */
+static int parse_sole(const struct cJSON *json, uint64_t revision, enum wire_kind kind,
+	struct wire_result *result)
+{
+	bool is_delete = kind == WIRE_DELETE;
+	const char *const others[] = {"succeeded", "responses", is_delete ? "kvs" : "deleted",
+		is_delete ? "count" : "prev_kvs"};
+
+	*result = (struct wire_result){.revision = revision, .succeeded = true};
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
+		if (json_get(json, others[i]))
+			return -EBADMSG;
+	}
+	return parse_operation(json, kind, result);
 }
 
 /* Reads what a branch is answered with from *response on, and moves that behind it. */
@@ -346,7 +372,10 @@ int wire_parse_txn(const char *body, const struct wire_shape *shape, struct wire
 	bool bad = false;
 	uint64_t revision = revision_of(json, &bad);
 
-	if (parse_txn(json, revision, shape, result) == 0 && !bad)
+	int error = wire_is_sole(shape)
+			    ? parse_sole(json, revision, shape->success.kinds[0], result)
+			    : parse_txn(json, revision, shape, result);
+	if (!error && !bad)
 		return 0;
 	wire_result_fini(result);
 	return -EBADMSG;

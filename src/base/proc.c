@@ -69,7 +69,7 @@ static void read_command(pid_t pid, char *command, size_t size)
 
 void proc_identify(pid_t tid, struct proc_identity *identity)
 {
-	*identity = (struct proc_identity){0};
+	*identity = (struct proc_identity){.thread = tid};
 	if (tid <= 0)
 		return;
 	cleanup(close_file) FILE *status = open_proc(tid, "status");

@@ -15,7 +15,8 @@
 #include <sys/types.h>
 
 struct proc_identity {
-	pid_t pid;        /* of the process, not of the thread; 0 = not visible */
+	pid_t thread;     /* that was asked about */
+	pid_t pid;        /* of its process; 0 = not visible */
 	char command[64]; /* printable; empty if not visible */
 };
 

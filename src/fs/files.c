@@ -10,6 +10,7 @@
 #include "base/util.h"
 #include "event/loop.h"
 #include "fs/content.h"
+#include "fs/former.h"
 #include "fs/fs.h"
 #include "fs/handle.h"
 #include "fs/keep.h"
@@ -70,11 +71,9 @@ bool fs_is_new_program(struct fs *fs, const char *command)
 static void hint_at_policy(struct fs *fs, const struct handle *handle)
 {
 	enum { AT_ONCE = 1000 };
-	const struct hold *hold = hold_of_handle(handle);
 	const char *command = handle->opener.command;
 
-	if (!hold || !hold_has_stake(hold, STAKE_CREATE) || keep_of(hold) ||
-		loop_clock() - handle->opened_at >= AT_ONCE || !fs_is_new_program(fs, command))
+	if (loop_clock() - handle->opened_at >= AT_ONCE || !fs_is_new_program(fs, command))
 		return;
 	log_info("lock %s: %s took it with O_EXCL and gave it back by closing it at once; if it "
 		 "means to hold it until it removes the file, the directory needs hold=process or "
@@ -85,7 +84,12 @@ static void hint_at_policy(struct fs *fs, const struct handle *handle)
 /* The last one; nobody waits for what it gives back. */
 void fs_release(struct request *request, struct handle *handle)
 {
-	hint_at_policy(request->fs, handle);
+	const struct hold *hold = hold_of_handle(handle);
+
+	if (hold && hold_has_stake(hold, STAKE_CREATE) && !keep_of(hold)) {
+		former_add(request->fs, handle);
+		hint_at_policy(request->fs, handle);
+	}
 	request->path = xstrdup(handle->node->path);
 	stakes_close_handle(handle);
 	handle_free(handle);

@@ -56,6 +56,7 @@ struct fs {
 	struct node *root;
 	struct request *requests; /* not answered yet */
 	struct keep *keeps;       /* locks that need no open file */
+	struct former *formers;   /* who has closed the file that he created */
 	struct hold *signals;     /* lost: their holders are to be signalled */
 	struct loop_task signal_task;
 	/* To open `locks`: what the survey under way is for, and those that want a later one. */

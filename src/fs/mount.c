@@ -12,6 +12,7 @@
 #include "base/proc.h"
 #include "base/util.h"
 #include "event/loop.h"
+#include "fs/former.h"
 #include "fs/handle.h"
 #include "fs/keep.h"
 #include "fs/node.h"
@@ -266,6 +267,7 @@ void mount_free(struct mount *mount)
 	}
 	signals_fini(&mount->fs);
 	keeps_free(&mount->fs);
+	formers_free(&mount->fs);
 	nodes_fini(&mount->fs);
 	fuse_session_destroy(mount->session);
 	free(mount->buffer.mem);

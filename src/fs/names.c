@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "fs/former.h"
 #include "fs/fs.h"
 #include "fs/handle.h"
 #include "fs/keep.h"
@@ -302,6 +303,10 @@ static void unlink_name(struct request *request)
 	if (request->aim && !(hold && lockspace_token(hold->holding) == request->aim)) {
 		/* What it was about is gone, or on its way. */
 		evict(request, request->aim);
+		return;
+	}
+	if (hold && !keep_of(hold) && former_means(request, hold)) {
+		reply_error(request, -ENOENT);
 		return;
 	}
 	if (hold && (hold_has_stake(hold, STAKE_CREATE) || keep_of(hold))) {

@@ -7,7 +7,7 @@ from fcntl import F_SETLK, F_WRLCK, LOCK_EX, LOCK_NB
 
 import pytest
 
-from support import SOON, run, wait_until
+from support import PROGRAMS, SOON, run, wait_until
 from test_fcntl import F_OFD_SETLK
 
 EXCL = os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -43,6 +43,39 @@ def test_last_close_frees_the_name(pair, agent):
     one.close(again)
     wait_until(lambda: not os.path.exists(pair.b / "y"), SOON)
     two.open(pair.b / "y", EXCL)
+
+@pytest.mark.parametrize("by_child", [False, True])
+def test_who_has_closed_removes_nothing_of_another(pair, agent, by_child):
+    """Close, then unlink: by then another has the lock, of the same user, and keeps it."""
+    one, two = agent(), agent()
+    one.close(one.open(pair.a / "y", EXCL))
+    wait_until(lambda: not two.error("open", pair.a / "y", EXCL), SOON)
+    remove = lambda: (one.forked if by_child else one.error)("unlink", pair.a / "y")
+    assert remove() == errno.ENOENT
+    assert agent().error("open", pair.b / "y", EXCL) == errno.EEXIST
+    assert remove() == 0  # he insists, and it is his user's
+    assert agent().error("open", pair.a / "y", EXCL) == 0
+
+
+def test_who_has_closed_and_created_again_removes_his_own(pair, agent):
+    """What is forgotten about a process is what it did with another file."""
+    one = agent()
+    for _ in range(3):
+        one.close(one.open(pair.a / "y", EXCL))
+        wait_until(lambda: not one.error("open", pair.a / "y", EXCL), SOON)
+        one.unlink(pair.a / "y")
+        assert pair.a.names() == pair.b.names() == []
+
+
+@pytest.mark.limit(120)
+def test_soft_file_locks_of_one_user(pair, holder):
+    """Python's SoftFileLock closes and then removes: processes and threads lose no update."""
+    count = pair.lab.scratch("0")
+    crowd = [holder("/usr/bin/python3", PROGRAMS / "softcount.py", mount / "soft", count, 10, 2)
+             for mount in (pair.a, pair.a, pair.a, pair.b)]
+    for each in crowd:
+        assert each.process.wait(100) == 0
+    assert count.read_text(encoding="utf-8") == str(len(crowd) * 2 * 10)
 
 
 def test_bash_noclobber(pair, holder):

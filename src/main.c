@@ -421,15 +421,16 @@ static void on_worker_ready(void *user)
 	go_to_background(program);
 }
 
-/* What was taken out of the environment when we were started. */
-static void prepare_successor(void *user)
+/* What was taken out of the environment when we were started.  Who is only asked needs to know no
+ * password, but that there is one. */
+static void prepare_successor(void *user, bool is_asked)
 {
 	const struct options *options = &((const struct program *)user)->options;
 
-	if (!options->password)
+	if (!options->password || options->password_of_file)
 		return;
 	setenv("ETCDCTL_USER", options->user, true);
-	setenv("ETCDCTL_PASSWORD", options->password, true);
+	setenv("ETCDCTL_PASSWORD", is_asked ? "-" : options->password, true);
 }
 
 static void undo_preparations(void *user)

@@ -296,6 +296,7 @@ static int read_password(struct options *options, const char *file)
 	text[size] = '\0';
 	text[strcspn(text, "\r\n")] = '\0';
 	set_string(&options->password, text);
+	options->password_of_file = true;
 	explicit_bzero(text, sizeof(text));
 	return 0;
 }

@@ -21,6 +21,7 @@ struct options {
 	struct source store; /* what the source says */
 	char *ca_file, *cert_file, *key_file;
 	char *user, *password; /* the password: see options_forget_password */
+	bool password_of_file; /* it is in a file, where it can be read again */
 	char *host;            /* this node's name */
 	int ttl;               /* seconds */
 	int timeout;           /* milliseconds */

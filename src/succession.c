@@ -84,7 +84,7 @@ static void ask(const struct successor *successor)
 	memcpy(words + OWN, successor->argv + 1, (count - 1) * sizeof(*words));
 	dup2(null, STDOUT_FILENO);
 	dup2(null, STDERR_FILENO);
-	successor->prepare(successor->user);
+	successor->prepare(successor->user, true);
 	if (fchdir(successor->directory) == 0)
 		execv(successor->program, words);
 	_exit(EXIT_FAILURE);
@@ -141,7 +141,7 @@ void succession_exec(const struct successor *successor, const struct estate *est
 		xasprintf("%d %d %d", ends.fds[0], ends.fds[1], ends.fds[2]);
 
 	setenv(variable, numbers, true);
-	successor->prepare(successor->user);
+	successor->prepare(successor->user, false);
 	keep_open(&ends, true);
 	if (fchdir(successor->directory) == 0)
 		execv(successor->program, successor->argv);

@@ -44,7 +44,8 @@ struct successor {
 	int directory; /* to be started in */
 	char *const *argv;
 	const char *mount_point;
-	void (*prepare)(void *user); /* called in the process that becomes it */
+	/* Called in the process that becomes it, or is only asked whether it can. */
+	void (*prepare)(void *user, bool is_asked);
 	void *user;
 };
 

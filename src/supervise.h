@@ -23,7 +23,7 @@ struct supervision {
 	void (*ready)(void *user);
 	/* Before a newer program takes our place: what it finds in the environment; and the same
 	 * undone, because it does not. */
-	void (*prepare)(void *user);
+	void (*prepare)(void *user, bool is_asked);
 	void (*stay)(void *user);
 	void *user;
 	struct estate estate;    /* what succession_find has found */

@@ -373,8 +373,11 @@ void http_pool_free(struct http_pool *pool)
 
 static void set_tls(CURL *easy, const struct http_pool *pool)
 {
-	if (pool->ca_file)
+	/* Instead of all that the system trusts, of which libcurl may know a directory as well. */
+	if (pool->ca_file) {
 		curl_easy_setopt(easy, CURLOPT_CAINFO, pool->ca_file);
+		curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+	}
 	if (pool->cert_file)
 		curl_easy_setopt(easy, CURLOPT_SSLCERT, pool->cert_file);
 	if (pool->key_file)

@@ -4,6 +4,7 @@
 import errno
 import os
 import re
+import shutil
 import signal
 from fcntl import F_RDLCK, F_SETLK, F_SETLKW, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
 from pathlib import Path
@@ -21,9 +22,9 @@ TRY = LOCK_EX | LOCK_NB
 SECRET = "s3cret-pass word"
 
 
-def refused(lab, options, environment=None, url=None):
+def refused(lab, options, environment=None, url=None, **extra):
     """A mount that must fail: one plain line, non-zero, in time, and nothing mounted."""
-    mount = lab.mount(f"timeout=3{options}", start=False, url=url, environment=environment)
+    mount = lab.mount(f"timeout=3{options}", start=False, url=url, environment=environment, **extra)
     mount.path.mkdir()
     watch = Stopwatch()
     done = run(*mount.command(), env=clean_environment(**(environment or {})))
@@ -96,6 +97,23 @@ def test_tls_refusals(tls_lab, certificates, change):
     words.update({name: known.get(value, value) for name, value in change.items()})
     options = "".join(f",{name}={value}" for name, value in words.items() if value)
     refused(tls_lab, options)
+
+
+def test_cacert_is_instead_of_what_the_system_trusts(tls_lab, certificates):
+    """etcd's authority is one of the system's, and another is asked for: refused."""
+    trusted = tls_lab.base / "certs"
+    trusted.mkdir()
+    number = checked("openssl", "x509", "-hash", "-noout", "-in", certificates.ca).strip()
+    shutil.copy(certificates.ca, trusted / f"{number}.0")
+    shutil.copy(certificates.ca, trusted / "ca-certificates.crt")
+    inside = ["unshare", "-m", "sh", "-c",
+              f'mount --bind {trusted} /etc/ssl/certs && exec "$@"', "sh"]
+    own = f",cert={certificates.client_cert},key={certificates.client_key}"
+    assert "certificate" in refused(
+        tls_lab, f"{own},cacert={certificates.other_ca}", wrapper=inside)
+    source = f"{tls_lab.etcd.url}{tls_lab.prefix}"
+    trusting = run(*inside, BINARY, "check", "-o", own[1:], source, env=clean_environment())
+    assert trusting.returncode == 0, trusting.stderr
 
 
 def test_relative_paths_in_the_background(tls_lab, certificates):
@@ -420,6 +438,34 @@ def test_password_is_never_seen(auth_lab, where):
         assert b"s3cret" not in place and b"content" not in place
     # Nor is the token that etcd gives for it, which looks like this.
     assert not re.search(r"[A-Za-z]{16}\.\d+", mount.log())
+
+
+@pytest.mark.parametrize("where", ["file", "environment"])
+def test_a_newer_program_that_is_asked_is_told_no_password(auth_lab, where):
+    """Whether it can go on it says without; the one that goes on logs in."""
+    binary, dump = auth_lab.base / "latchfs", auth_lab.base / "dump"
+    shutil.copy(BINARY, binary)
+    environment = {"ETCDCTL_USER": "locker", "ETCDCTL_PASSWORD": SECRET}
+    mount = auth_lab.mount(
+        login(auth_lab) if where == "file" else "", binary=binary,
+        environment=environment if where == "environment" else {}).expect("replaced")
+    wait_until(lambda: "mounted at" in mount.log())
+    one = auth_lab.agent()
+    fd = one.take(mount / "x")
+    newer = auth_lab.scratch(f"#!/bin/sh\nenv >{dump}\nexit 1\n")
+    newer.chmod(0o755)
+    os.rename(newer, binary)
+    mount.signal(signal.SIGUSR1)
+    wait_until(lambda: "it is not replaced" in mount.log())
+    assert "PATH=" in dump.read_text(encoding="utf-8")
+    assert "s3cret" not in dump.read_text(encoding="utf-8")
+    shutil.copy(BINARY, auth_lab.base / "again")
+    os.rename(auth_lab.base / "again", binary)
+    server = mount.server
+    mount.signal(signal.SIGUSR1)
+    wait_until(lambda: mount.server not in (None, server))
+    one.fsync(fd)
+    assert auth_lab.agent().error("take", mount / "y") == 0
 
 
 def test_wrong_password_is_not_told(auth_lab):

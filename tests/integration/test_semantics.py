@@ -55,6 +55,10 @@ DIFFERENCES = {
         ("flock: a reader behind a waiting writer", "c flock 0 sh nb", "ok", "EAGAIN", "EAGAIN"),
         ("flock: from exclusive to shared, while a writer waits", "a flock 0 sh nb",
          "ok", "EAGAIN", "EAGAIN"),
+        ("range: another one, while somebody waits for the whole file", "a fcntl 0 set w 20 10",
+         "ok", "EAGAIN", "EAGAIN"),
+        ("fcntl: to shared and back, while a writer waits", "a fcntl 0 set w again",
+         "ok", "EAGAIN", "EAGAIN"),
     ],
     DEADLOCK: [
         ("fcntl: two that wait for each other", "b fcntl 0 wait w", "EDEADLK", "waits", "waits"),
@@ -77,6 +81,7 @@ DIFFERENCES = {
         ("lock file: its content", "a read 0 again", '"5678"', '"12"', '"12"'),
         ("name: content of a file", "a write 0 1", "ok", "EPERM", "EPERM"),
         ("name: content of a file", "a read 0", '"1"', "the record", "the record"),
+        ("range: counted from the end", "b fcntl 0 set w 0 1 end", "EAGAIN", "ok", "ok"),
     ],
     PROCESS: [
         ("fcntl: what is in the way", "b fcntl 0 get w again",

@@ -5,6 +5,7 @@ import base64
 import copy
 import json
 import os
+import re
 import shutil
 import signal
 import ssl
@@ -163,6 +164,13 @@ class Etcd:
                 token = json.load(got)["token"]
         with self.request(path, body, token=token) as answer:
             return json.load(answer)
+
+    def handled(self, method):
+        """How many calls of one kind have been answered, refused ones too."""
+        with self.request("/metrics") as answer:
+            text = answer.read().decode()
+        line = rf'^grpc_server_handled_total{{.*grpc_method="{method}".*}} (\d+)$'
+        return sum(int(number) for number in re.findall(line, text, re.M))
 
     def keys(self, prefix):
         """All keys that start with prefix, oldest first."""

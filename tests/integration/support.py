@@ -20,6 +20,9 @@ LONG = 300
 # "At once", with room for a busy machine: an order of magnitude less than LONG.
 SOON = 10.0
 
+# Crowds as large as are promised, instead of a tenth or so: for an hour, and a machine of one's own.
+IN_FULL = os.environ.get("LATCHFS_IN_FULL") == "1"
+
 # Called in every turn of every wait, so that a dead or complaining daemon ends a test early.
 watchers = []
 

@@ -8,9 +8,11 @@ from fcntl import LOCK_EX
 import pytest
 
 from mounting import PLAIN_BINARY, is_sanitized
-from support import SOON, Stopwatch, checked, memory_kib, open_files, run, wait_until
+from support import (
+    IN_FULL, SOON, Stopwatch, checked, memory_kib, open_files, run, wait_until,
+)
 
-CYCLES = 10_000
+CYCLES = 500_000 if IN_FULL else 10_000
 # KiB; the C library takes memory in pieces of half of that.
 ROOM = 256
 PROCESSES = 16
@@ -58,7 +60,7 @@ def test_killing_a_crowd_of_waiters(pair, agent, programs):
 
 
 @pytest.mark.first
-@pytest.mark.limit(400)
+@pytest.mark.limit(4000 if IN_FULL else 400)
 def test_nothing_grows_over_many_cycles(bare_lab, programs):
     """10,000 lock cycles in all the ways there are: no descriptor and not 26 bytes of each stay."""
     bare_lab.own_etcd(extra=["--auto-compaction-mode", "revision",
@@ -68,7 +70,7 @@ def test_nothing_grows_over_many_cycles(bare_lab, programs):
     rounds = (CYCLES // 5 if sanitized else CYCLES) // PROCESSES
 
     def cycle(each):
-        checked(programs["cycles"], mount.path, PROCESSES, each, timeout=350)
+        checked(programs["cycles"], mount.path, PROCESSES, each, timeout=3500 if IN_FULL else 350)
         wait_until(lambda: not bare_lab.etcd.count(f"{bare_lab.prefix}/"), SOON, "no keys")
 
     cycle(rounds // 5)

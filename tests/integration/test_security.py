@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from fcntl import F_RDLCK, F_SETLK, F_SETLKW, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
 from pathlib import Path
 
@@ -175,10 +176,15 @@ def test_plain_http_to_a_tls_server(tls_lab):
 # Users.
 
 
-@pytest.fixture
-def auth_lab(bare_lab):
+@pytest.fixture(name="auth_lab")
+def auth_lab_fixture(bare_lab):
     """A lab whose etcd wants to know who is there; user locker may use the prefix."""
-    server = bare_lab.own_etcd()
+    return wants_login(bare_lab)
+
+
+def wants_login(bare_lab, **options):
+    """The same, with an etcd of these options."""
+    server = bare_lab.own_etcd(**options)
     prefix = bare_lab.prefix
     for words in (
         ["user", "add", "root:rootpw"], ["user", "grant-role", "root", "root"],
@@ -258,6 +264,26 @@ def test_token_expiry(auth_lab):
     one.close(fd)
     two.close(two.finish(PATIENCE))
     exercise(auth_lab, pair)
+
+
+@pytest.mark.core
+def test_token_of_a_second(bare_lab):
+    """Tokens that live for a second are fetched again and again, whoever holds or waits."""
+    lab = wants_login(bare_lab, extra=["--auth-token-ttl", "1"])
+    pair = Pair(lab, login(lab))
+    one, two = lab.agent(), lab.agent()
+    fd = one.take(pair.a / "x")
+    two.begin("take", pair.b / "x")
+    lab.await_keys("x", 2)
+    logins = lab.etcd.handled("Authenticate")
+    for number in range(3):
+        time.sleep(2.5)  # nobody asks for anything, so the token grows old
+        one.fsync(fd)
+        assert lab.etcd.handled("Authenticate") > logins + number
+    assert not two.ready()
+    one.close(fd)
+    two.close(two.finish(PATIENCE))
+    exercise(lab, pair)
 
 
 @pytest.mark.core

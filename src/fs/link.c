@@ -65,11 +65,7 @@ static void link_name(struct request *request)
 	}
 	request->node = node_get(request->fs, parent, request->path, NODE_FILE);
 	request->handle = handle_new(request, request->node, O_RDWR);
-	request->kind = STAKE_CREATE;
-	request->exclusive = true;
-	request->wait = false;
-	request->next = linked;
-	lock_for_request(request);
+	lock_to_create(request, linked);
 }
 
 void fs_link(struct request *request, struct node *source, struct node *parent, const char *name)

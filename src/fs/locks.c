@@ -341,6 +341,18 @@ void lock_for_request(struct request *request)
 	}
 }
 
+void lock_to_create(struct request *request, request_fn *next)
+{
+	request->kind = STAKE_CREATE;
+	request->exclusive = true;
+	request->wait = false;
+	request->next = next;
+	if (keep_is_possible(request))
+		lock_for_request(request);
+	else
+		lock_refuse(request, -EPERM);
+}
+
 static void reply_success(struct request *request)
 {
 	reply_error(request, 0);

@@ -2,9 +2,8 @@
 /* Taking and giving back locks for requests of the kernel. */
 #pragma once
 
+#include "fs/request.h"
 #include "fs/stake.h"
-
-struct request;
 
 /*
  * Takes the lock request->node for request->handle: kind, owner, start, end, exclusive and wait say
@@ -13,7 +12,10 @@ struct request;
  */
 void lock_for_request(struct request *request);
 
-/* The same for a request which is known to need a lock of its own. */
+/* The same for one that makes a name, as O_EXCL does; refused if the policy can't be kept. */
+void lock_to_create(struct request *request, request_fn *next);
+
+/* As lock_for_request, for a request which is known to need a lock of its own. */
 void lock_ask(struct request *request);
 
 /* True if it has lost one, and has to say first that it knows. */

@@ -185,14 +185,7 @@ static void create(struct request *request)
 		created(request);
 		return;
 	}
-	request->kind = STAKE_CREATE;
-	request->exclusive = true;
-	request->wait = false;
-	request->next = created;
-	if (keep_is_possible(request))
-		lock_for_request(request);
-	else
-		lock_refuse(request, -EPERM);
+	lock_to_create(request, created);
 }
 
 void fs_create(struct request *request, struct node *parent, const char *name, int flags)

@@ -65,14 +65,7 @@ static void make(struct request *request)
 	}
 	request->node = node_get(request->fs, parent, request->path, NODE_SYMLINK);
 	request->handle = handle_new(request, request->node, O_RDWR);
-	request->kind = STAKE_CREATE;
-	request->exclusive = true;
-	request->wait = false;
-	request->next = linked;
-	if (keep_is_possible(request))
-		lock_for_request(request);
-	else
-		lock_refuse(request, -EPERM);
+	lock_to_create(request, linked);
 }
 
 void fs_symlink(struct request *request, struct node *parent, const char *name, const char *text)

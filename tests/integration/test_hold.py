@@ -236,12 +236,19 @@ def test_process_that_cannot_be_seen(lab):
     """hold=process: from a process without a number here EPERM, and the log says why."""
     wrapper = lab.scratch(f'#!/bin/sh\nexec unshare --pid --fork {BINARY} "$@"\n')
     wrapper.chmod(0o755)
-    mount = lab.mount("hold=process", binary=wrapper)
+    mount = lab.mount("hold=name", binary=wrapper)
     one = lab.agent()
-    assert one.error("open", mount / "x", EXCL) == errno.EPERM
-    assert not lab.keys("x")
-    assert "hold=process needs a process that can be seen from here" in mount.log()
-    fd = one.take(mount / "x")
+    one.mkdir(mount / "p")
+    one.setxattr(mount / "p", "user.latchfs.hold", b"process")
+    one.close(one.open(mount / "t", EXCL))
+    first = lab.etcd.handled("Txn")
+    for call in (("open", mount / "p/x", EXCL), ("link", mount / "t", mount / "p/x"),
+                 ("symlink", "web1:4711", mount / "p/x")):
+        assert one.error(*call) == errno.EPERM
+    assert lab.etcd.handled("Txn") == first  # no lock was tried
+    assert mount.log().count("hold=process needs a process that can be seen from here") == 3
+    one.unlink(mount / "t")
+    fd = one.take(mount / "p/x")
     one.close(fd)
     # A signal would only reach unshare.
     wait_until(lambda: mount.unmount().returncode == 0, SOON)

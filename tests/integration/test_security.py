@@ -176,8 +176,8 @@ def test_plain_http_to_a_tls_server(tls_lab):
 # Users.
 
 
-@pytest.fixture(name="auth_lab")
-def auth_lab_fixture(bare_lab):
+@pytest.fixture
+def auth_lab(bare_lab):
     """A lab whose etcd wants to know who is there; user locker may use the prefix."""
     return wants_login(bare_lab)
 

@@ -427,10 +427,11 @@ static void prepare_successor(void *user, bool is_asked)
 {
 	const struct options *options = &((const struct program *)user)->options;
 
-	if (!options->password || options->password_of_file)
+	if (!options->password)
 		return;
 	setenv("ETCDCTL_USER", options->user, true);
-	setenv("ETCDCTL_PASSWORD", is_asked ? "-" : options->password, true);
+	if (!options->password_of_file)
+		setenv("ETCDCTL_PASSWORD", is_asked ? "-" : options->password, true);
 }
 
 static void undo_preparations(void *user)

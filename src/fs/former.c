@@ -105,6 +105,14 @@ bool former_means(const struct request *request, const struct hold *hold)
 	return given;
 }
 
+void former_forget(const struct request *request, const char *path)
+{
+	struct former *former = request->fs->formers ? find(request->fs, request->pid, path) : NULL;
+
+	if (former)
+		former_free(request->fs, former);
+}
+
 void formers_free(struct fs *fs)
 {
 	while (fs->formers)

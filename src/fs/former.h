@@ -25,4 +25,7 @@ void former_add(struct fs *fs, const struct handle *handle);
  */
 bool former_means(const struct request *request, const struct hold *hold);
 
+/* The request's thread was told that nobody has that name: so it means no lock of its own. */
+void former_forget(const struct request *request, const char *path);
+
 void formers_free(struct fs *fs);

@@ -72,6 +72,7 @@ static void on_looked_up(void *user, int result, struct store_view *view)
 			found_lock(request, NULL, 0, false);
 		} else {
 			look_note(request, node_inode(request->path, NODE_FILE), NULL);
+			former_forget(request, request->path);
 			reply_error(request, -ENOENT);
 		}
 		break;
@@ -307,6 +308,7 @@ static void unlink_name(struct request *request)
 		keep_release(hold, on_released, request);
 		return;
 	}
+	former_forget(request, request->path);
 	if (hold)
 		reply_error(request, 0); /* lives until unlock or close */
 	else if (node && is_held_here(node))

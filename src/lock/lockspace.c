@@ -205,8 +205,9 @@ static void op_over(struct claim *claim)
 {
 	struct holding *holding = holding_of(claim);
 
+	/* Its place's name may be another's from now on, however long this one is needed. */
+	ledger_drop(holding->space->ledger, &holding->slot);
 	if (holding->is_refused) {
-		ledger_drop(holding->space->ledger, &holding->slot);
 		holding_park(holding);
 		return;
 	}

@@ -74,7 +74,10 @@ void view_update_rival(struct lock *lock, struct rival *rival, struct rival *see
 	lock->exclusive += !rival->entry.shared;
 }
 
-/* Nobody has two places of one id at a time; and who goes is mostly the first. */
+/*
+ * Nobody has two places of one id at a time; and who goes is mostly the first.  Where the end of
+ * one was missed a later one may stand behind it, until the queue is read again.
+ */
 void view_bury(struct lock *lock, const struct rival *tomb)
 {
 	struct lock_entry *e;

@@ -57,6 +57,7 @@ struct store_place {
 	uint64_t former;        /* what is older than this revision was another's of that name */
 	bool placed;            /* known to be in the store */
 	bool clean;             /* it was put there by one request, which was answered */
+	unsigned int epoch;     /* of names, in which it was given this one */
 	bool leaving;
 	void *leave;        /* the operation that gives it back */
 	uint64_t placed_at; /* when, on the store's own count */

@@ -466,15 +466,21 @@ def test_password_is_never_seen(auth_lab, where):
     assert not re.search(r"[A-Za-z]{16}\.\d+", mount.log())
 
 
-@pytest.mark.parametrize("where", ["file", "environment"])
-def test_a_newer_program_that_is_asked_is_told_no_password(auth_lab, where):
-    """Whether it can go on it says without; the one that goes on logs in."""
+@pytest.mark.parametrize("user", [True, False], ids=["user", "-"])
+@pytest.mark.parametrize("password", [True, False], ids=["password", "-"])
+def test_a_newer_program_that_is_asked_is_told_no_password(auth_lab, user, password):
+    """
+    Whether it can go on it says without, be user and password in the environment or in options; the
+    one that goes on logs in.
+    """
     binary, dump = auth_lab.base / "latchfs", auth_lab.base / "dump"
     shutil.copy(BINARY, binary)
-    environment = {"ETCDCTL_USER": "locker", "ETCDCTL_PASSWORD": SECRET}
+    environment = {**({"ETCDCTL_USER": "locker"} if user else {}),
+                   **({"ETCDCTL_PASSWORD": SECRET} if password else {})}
+    options = [*([] if user else ["user=locker"]),
+               *([] if password else [f"password_file={secret_file(auth_lab)}"])]
     mount = auth_lab.mount(
-        login(auth_lab) if where == "file" else "", binary=binary,
-        environment=environment if where == "environment" else {}).expect("replaced")
+        ",".join(options), binary=binary, environment=environment).expect("replaced")
     wait_until(lambda: "mounted at" in mount.log())
     one = auth_lab.agent()
     fd = one.take(mount / "x")

@@ -251,7 +251,9 @@ static void handle_refusal(struct etcd_call *call, int status, const char *body)
 	struct wire_error error;
 
 	wire_parse_error(body, status, &error);
-	if (error.kind != WIRE_ERROR_RETRY && error.kind != WIRE_ERROR_OTHER)
+	/* One that finds the store full has been carried out, as far as that goes. */
+	if (error.kind != WIRE_ERROR_RETRY && error.kind != WIRE_ERROR_OTHER &&
+		error.kind != WIRE_ERROR_FULL)
 		call->strays--;
 	copy_string(client->last_error, sizeof(client->last_error), error.message);
 	switch (error.kind) {

@@ -76,9 +76,9 @@ struct etcd_op {
 	struct store_place *place; /* borrowed */
 	char *path, *key, *id;     /* owned */
 	uint64_t token;            /* the place's */
-	/* Of leave: all that was sent before was answered; and when it was sent, in epochs. */
+	/* Of leave: of its place. */
 	bool is_clean;
-	unsigned int numbers_epoch;
+	unsigned int epoch;
 	void *user;
 	union {
 		store_done_fn *done;

@@ -36,6 +36,7 @@ static void enter_place(struct etcd *etcd, struct store_place *place)
 	snprintf(place->id, sizeof(place->id), "%s%" PRIx64 ".%" PRIx64 "%s", mark_of(place),
 		etcd->lease.id, number.number, range);
 	place->former = number.gone;
+	place->epoch = etcd->numbers_epoch;
 	place->token = 0;
 	place->placed = false;
 	place->clean = false;
@@ -48,6 +49,9 @@ static void enter_place(struct etcd *etcd, struct store_place *place)
 static void placed(struct etcd *etcd, struct store_place *place, uint64_t token)
 {
 	place->token = token;
+	/* Unless the store has gone back in time, in which case nothing is known of before. */
+	if (token <= place->former)
+		place->former = 0;
 	place->placed = true;
 	place->placed_at = ++etcd->clock;
 }
@@ -76,13 +80,13 @@ static void forget_place(struct etcd *etcd, struct store_place *place)
 		HASH_DEL(etcd->places, place);
 }
 
-/* Nothing is left of what had that name, nor under way. */
-static void keep_number(struct etcd *etcd, const char *path, const char *id, uint64_t revision)
+/* Nothing is left of what had that name in that epoch, nor under way. */
+static void keep_number(const struct etcd_op *op, unsigned int epoch, uint64_t revision)
 {
 	struct etcd_number number = {.gone = revision};
 
-	if (key_id_sequence(id, &number.number))
-		etcd_number_keep(etcd, path, number);
+	if (epoch == op->etcd->numbers_epoch && key_id_sequence(op->id, &number.number))
+		etcd_number_keep(op->etcd, op->path, number);
 }
 
 /* What came of an operation that makes the op's place. */
@@ -94,7 +98,7 @@ static void note_entry(struct etcd_op *op, int result, const struct wire_result 
 	if (result > 0)
 		forget_place(op->etcd, place);
 	if (result == STORE_BUSY && !op->strays)
-		keep_number(op->etcd, op->path, op->id, answer->revision);
+		keep_number(op, place->epoch, answer->revision);
 }
 
 static struct etcd_op *place_op(
@@ -454,12 +458,10 @@ static void on_left(struct etcd_op *op, int error, const struct wire_result *ans
 	if (error < 0 && op->token)
 		log_warning("lock %s could not be given back (%s); it is free with the lease",
 			op->path, strerror(-error));
-	bool is_traceless = !error && op->is_clean && !op->strays && answer->deleted == 1 &&
-			    op->numbers_epoch == op->etcd->numbers_epoch;
 	if (op->place)
 		left(op);
-	if (is_traceless)
-		keep_number(op->etcd, op->path, op->id, answer->revision);
+	if (!error && op->is_clean && !op->strays && answer->deleted == 1)
+		keep_number(op, op->epoch, answer->revision);
 	etcd_op_free(op);
 }
 
@@ -476,7 +478,7 @@ void etcd_leave(struct store *store, struct store_place *place, store_done_fn *f
 
 	op->done = fn;
 	op->is_clean = place->clean;
-	op->numbers_epoch = op->etcd->numbers_epoch;
+	op->epoch = place->epoch;
 	place->leaving = true;
 	place->leave = op;
 	wire_delete(&txn, op->key);

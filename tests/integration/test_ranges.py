@@ -304,6 +304,54 @@ def test_shrinking_keeps_the_place(pair, agent):
     assert len(pair.lab.keys("x")) == 2
 
 
+def place_of(lab, name):
+    """What must stay of the first place of a lock: its key and its token."""
+    first = lab.keys(name)[0]
+    return first.name, first.create_revision
+
+
+def test_from_write_to_read_is_the_same_place(pair, agent):
+    """No writer of the other mount gets in between, not even one who has waited all the time.
+
+    A reader there is let in at once, so the change has arrived where the writer waits.
+    """
+    one, writer, reader = agent(), agent(), agent()
+    a, b, c = (who.open(mount / "x", RW)
+               for who, mount in ((one, pair.a), (writer, pair.b), (reader, pair.b)))
+    one.control(a, F_SETLK, F_RDLCK, 0, 10)
+    writer.begin("control", b, F_SETLKW, F_WRLCK, 5, 1).await_waiting("fcntl")
+    for start, length in ((0, 10), (5, 1), (3, 4)) * 3:
+        one.control(a, F_SETLK, F_WRLCK, 0, 10)
+        assert reader.error("control", c, F_SETLK, F_RDLCK, 5, 1) == errno.EAGAIN
+        before = place_of(pair.lab, "x")
+        one.control(a, F_SETLK, F_RDLCK, start, length)
+        assert place_of(pair.lab, "x") == before
+        reader.control(c, F_SETLK, F_RDLCK, 5, 1)
+        assert not writer.ready()
+        reader.control(c, F_SETLK, F_UNLCK, 5, 1)
+    one.control(a, F_SETLK, F_UNLCK, 0, 0)
+    writer.finish(SOON)
+
+
+def test_from_write_to_read_before_a_queue(pair, agent):
+    """The same while an flock of the other mount stands behind: it keeps its place, and waits."""
+    one, writer = agent(), agent()
+    a, b = one.open(pair.a / "x", RW), writer.open(pair.b / "x", RW)
+    one.control(a, F_SETLK, F_WRLCK, 0, 10)
+    before = place_of(pair.lab, "x")
+    writer.begin("flock", b, LOCK_EX)
+    pair.await_queue("x", 2)
+    behind = pair.lab.keys("x")[1]
+    for start, length in ((5, 1), (3, 4), (0, 10)):
+        one.control(a, F_SETLK, F_RDLCK, start, length)
+        assert place_of(pair.lab, "x") == before
+        assert pair.lab.keys("x")[1:] == [behind]
+        assert not writer.ready()
+    one.control(a, F_SETLK, F_UNLCK, 0, 10)
+    writer.finish(SOON)
+    assert place_of(pair.lab, "x") == (behind.name, behind.create_revision)
+
+
 @pytest.mark.parametrize("taker", [LOCK_EX, LOCK_SH])
 def test_who_waits_for_the_file_hears_of_shrinking(pair, agent, taker):
     """A part, and then the rest; an flock of the other mount gets it when nothing is in its way."""

@@ -6,7 +6,8 @@ import json
 import os
 import re
 import signal
-from fcntl import LOCK_EX, LOCK_NB, LOCK_SH
+from fcntl import (F_RDLCK, F_SETLK, F_SETLKW, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB,
+                   LOCK_SH)
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,29 @@ def etcdctl_lock(pair, name, *flags, **options):
     return pair.lab.holder(*words, env={**os.environ, "ETCDCTL_API": "3"}, **options)
 
 
-def go_lock(pair, program, name):
+def go_lock(pair, program, name, ttl=60):
     """A Go program that says when it holds."""
-    return pair.lab.holder(program, pair.lab.etcd.url, f"{pair.lab.prefix}/{name}")
+    return pair.lab.holder(program, pair.lab.etcd.url, f"{pair.lab.prefix}/{name}",
+                           env={**os.environ, "TTL": str(ttl)})
+
+
+class Foreign:
+    """A program that takes locks without us: how it is started, and told to give back."""
+
+    def __init__(self, start, let_go):
+        self.start = start
+        self.let_go = let_go
+
+
+@pytest.fixture(params=["etcdctl", "go"])
+def foreigner(request, pair):
+    """Each of them."""
+    if request.param == "etcdctl":
+        return Foreign(lambda name, ttl=60: etcdctl_lock(pair, name, f"--ttl={ttl}"),
+                       lambda one: one.kill(signal.SIGINT))
+    program = request.getfixturevalue("go_mutex")
+    return Foreign(lambda name, ttl=60: go_lock(pair, program, name, ttl),
+                   lambda one: one.process.stdin.close())
 
 
 @pytest.mark.core
@@ -52,14 +73,18 @@ def test_we_keep_etcdctl_lock_waiting(pair, holder):
     foreign.await_held(SOON)
 
 
-def test_killed_etcdctl_and_killed_holder(pair, holder):
-    """kill -9 of `etcdctl lock` costs the time of its lease; of a program here it costs none."""
-    foreign = etcdctl_lock(pair, "z", "--ttl=2").await_held()
+def test_killed_foreign_holder_and_ours(pair, holder, foreigner):
+    """kill -9 of `etcdctl lock` or Go costs the time of its lease; of a program here it costs none.
+    """
+    foreign = foreigner.start("z", ttl=2).await_held()
+    lease = pair.lab.keys("z")[0].lease
     ours = holder("flock", pair.a / "z", *HOLD)
     pair.await_queue("z", 2)
     foreign.kill()
+    assert not ours.holds()
     ours.await_held()
-    foreign = etcdctl_lock(pair, "z")
+    assert lease not in pair.lab.etcd.leases()
+    foreign = foreigner.start("z")
     pair.await_queue("z", 2)
     ours.kill()
     foreign.await_held(SOON)
@@ -145,6 +170,60 @@ def test_go_and_flock_count_together(pair, holder, go_mutex):
     assert [one.exit_status(150) for one in [go, *shells]] == [0] * 5
     assert counter.read_text(encoding="ascii") == "200\n"
 
+
+# --- byte ranges, which are all of the file to others ---
+
+# What one has of the file, and how.
+LOCKED = {
+    "write": [(F_WRLCK, 10, 5)],
+    "read": [(F_RDLCK, 10, 5)],
+    "shrunk": [(F_WRLCK, 0, 100), (F_UNLCK, 20, 50), (F_RDLCK, 10, 5)],
+}
+# What it gives up after that, while the other waits; the rest comes last.
+SHRINKING = [(F_UNLCK, 0, 11), (F_RDLCK, 11, 4), (F_UNLCK, 80, 0), (F_UNLCK, 13, 67)]
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("locked", LOCKED)
+def test_others_wait_for_ranges(pair, agent, foreigner, locked):
+    """`etcdctl lock` and Go wait for any range, and all the time that it shrinks."""
+    one, far = agent(), agent()
+    a, b = (who.open(mount / "x", os.O_RDWR | os.O_CREAT)
+            for who, mount in zip((one, far), pair.each()))
+    for kind, start, length in LOCKED[locked]:
+        one.control(a, F_SETLK, kind, start, length)
+    foreign = foreigner.start("x")
+    pair.await_queue("x", 2)
+    for kind, start, length in SHRINKING:
+        one.control(a, F_SETLK, kind, start, length)
+        # Nobody else gets what is free now, either: he would come after who waits for all of it.
+        assert far.error("control", b, F_SETLK, F_RDLCK, 50, 1) == errno.EAGAIN
+        assert not foreign.holds()
+    assert len(pair.lab.keys("x")) == 2
+    one.control(a, F_SETLK, F_UNLCK, 0, 0)
+    foreign.await_held(SOON)
+    assert one.error("control", a, F_SETLK, F_RDLCK, 0, 1) == errno.EAGAIN
+
+
+@pytest.mark.core
+def test_ranges_wait_for_others(pair, agent, foreigner):
+    """Waiting for a range, of whichever kind and on either mount, lasts until the other is done."""
+    foreign = foreigner.start("x").await_held()
+    who = [agent() for _ in range(4)]
+    fds = [each.open(mount / "x", os.O_RDWR) for each, mount in zip(who, pair.each() * 2)]
+    for each, fd in zip(who, fds):
+        assert each.error("control", fd, F_SETLK, F_RDLCK, 7, 1) == errno.EAGAIN
+    for each, fd, (kind, start) in zip(who, fds, ((F_WRLCK, 0), (F_RDLCK, 5), (F_RDLCK, 5),
+                                                  (F_WRLCK, 9))):
+        each.begin("control", fd, F_SETLKW, kind, start, 3).await_waiting("fcntl")
+    assert not any(each.ready() for each in who)
+    foreigner.let_go(foreign)
+    for each in who:
+        each.finish(SOON)
+    assert who[0].error("control", fds[0], F_SETLK, F_WRLCK, 5, 1) == errno.EAGAIN
+
+
+# --- what others have written ---
 
 GARBAGE = [
     b"", b"\0\xff\xfe", b"null", b"[1,2", b'"text"', b"12345678901234567890", b'{"v":99}',

@@ -198,6 +198,42 @@ def test_crontab_line(pair, job, line):
     job.kill()
 
 
+# What locks for a command, and whether that and the lock outlive it.
+ALONE = {
+    "flock -n": (True, True),
+    "flock -n -o": (True, False),
+    "lckdo -q": (True, False),
+    "runlock -t 1 -f": (True, False),
+    # These are the command, once they have the lock.
+    "flock -n -F": (False, False),
+    "setlock -n": (False, False),
+    "chpst -L": (False, False),
+    "with-lock-ex -f": (False, False),
+}
+
+
+@pytest.mark.parametrize("locker", ALONE)
+def test_locker_is_killed_and_not_its_command(pair, job, locker):
+    """kill -9 of that one process: what becomes of the command, and of the lock, on A and B."""
+    goes_on, keeps = ALONE[locker]
+    words = lambda mount: (*locker.split(), mount / "x", job.path)
+    first = pair.lab.holder(*words(pair.a))
+    wait_until(job.pids, SOON)
+    (command,), places = job.pids(), pair.lab.keys("x")
+    os.kill(first.pid, signal.SIGKILL)
+    wait_until(lambda: gone(first.pid), SOON)
+    if keeps:
+        for mount in pair.each():
+            assert run(*words(mount), timeout=SOON).returncode != 0
+        assert [key.name for key in pair.lab.keys("x")] == [key.name for key in places]
+        assert job.pids() == [command] and not gone(command)
+        job.kill()
+    pair.await_queue("x", 0)
+    pair.lab.holder(*words(pair.b))
+    wait_until(lambda: len(job.pids()) == 2, SOON)
+    assert gone(command) == (keeps or not goes_on)
+
+
 def test_crontab_of_the_manual(pair):
     """Its line, with other paths: refused with 1 while the other machine has the lock."""
     command = example(r"^0 2 \* \* \* root (flock -n /locks/nightly) /usr/local/sbin/backup$")
@@ -314,6 +350,7 @@ REFUSED = {
     "File::NFSLock": ("perl", "-MFile::NFSLock", "-e", "new File::NFSLock {file => $ARGV[0], "
                       "lock_type => 6} or exit 75; print 'held'"),
     "LinkLockFile": ("/usr/bin/python3", "-c", PYTHON_LOCKFILE.format("link", "Link")),
+    "mutt_dotlock": ("mutt_dotlock", "-r", "0"),
     "MkdirLockFile": ("/usr/bin/python3", "-c", PYTHON_LOCKFILE.format("mkdir", "Mkdir")),
 }
 

@@ -36,6 +36,14 @@ class Locker:
         """The command that locks path."""
         return [*(self.waiting if wait else self.before), path, *self.after]
 
+    def await_waiting(self, pair, second):
+        """Waits until the second of two waits for the first."""
+        if self.part:
+            second.await_waiting("fcntl")
+        else:
+            pair.await_queue("p", 2)
+        assert not second.holds()
+
 
 LOCKERS = {
     "flock": Locker(("flock", "-n"), JOB, ("flock",)),
@@ -57,6 +65,7 @@ LOCKERS = {
     "ruby": Locker(RUBY, (), ("env", "WAIT=1", *RUBY)),
     "php": Locker(PHP),
 }
+WAITING = [name for name, locker in LOCKERS.items() if locker.waiting]
 # Those that must be built, and by which fixture.
 BUILT = {"java": "java_lock", "go": "go_flock"}
 
@@ -83,16 +92,12 @@ def test_excludes_its_twin_on_the_other_mount(pair, holder, locker):
     wait_until(lambda: run(*locker.words(pair.b / "p")).stdout == "held\n", SOON)
 
 
-@pytest.mark.parametrize("locker", [n for n, l in LOCKERS.items() if l.waiting], indirect=True)
+@pytest.mark.parametrize("locker", WAITING, indirect=True)
 def test_waits_for_its_twin_on_the_other_mount(pair, holder, locker):
     """Held on A, waiting on B; given back on A, granted on B."""
     first = holder(*locker.words(pair.a / "p", wait=True)).await_held()
     second = holder(*locker.words(pair.b / "p", wait=True))
-    if locker.part:
-        second.await_waiting("fcntl")
-    else:
-        pair.await_queue("p", 2)
-    assert not second.holds()
+    locker.await_waiting(pair, second)
     assert first.release() == 0
     second.await_held(SOON)
     assert second.release() == 0
@@ -106,6 +111,17 @@ def test_killed_program_leaves_no_lock(pair, holder, locker, request):
     first = holder(*locker.words(pair.a / "p")).await_held()
     first.kill()
     wait_until(lambda: run(*locker.words(pair.b / "p")).stdout == "held\n", SOON)
+
+
+@pytest.mark.parametrize("locker", WAITING, indirect=True)
+def test_killed_program_lets_the_waiting_one_in(pair, holder, locker):
+    """The same of those that wait for their locks, and it is their twin on B that gets it."""
+    first = holder(*locker.words(pair.a / "p", wait=True)).await_held()
+    second = holder(*locker.words(pair.b / "p", wait=True))
+    locker.await_waiting(pair, second)
+    first.kill()
+    second.await_held(SOON)
+    assert second.release() == 0
 
 
 @pytest.mark.parametrize("locker", LOCKERS, indirect=True)

@@ -2,7 +2,8 @@
 """Byte ranges of fcntl(2): on one mount, and on two, exactly as on a local file.
 
 Random operations of several processes are answered by a model, by a local file and by latchfs, all
-of which must always agree.  Left out is waiting for a whole file, which is done in a queue.
+of which must always agree.  Left out is waiting for a whole file, which is done in a queue.  What
+programs do with ranges is in test_range_programs.py.
 """
 
 import errno
@@ -73,7 +74,7 @@ def span(start, length):
 
 
 class Player:
-    """A process with two handles of the file; and on a local file another one that does the same."""
+    """A process with two handles of the file, and on a local file another that does the same."""
 
     def __init__(self, number, paths, agent, machine):
         self.number = number
@@ -268,167 +269,6 @@ def test_answers_are_those_of_a_local_file(pair, agent, seed):
     play(Game(seed, players), 200)
 
 
-# --- what programs do ---
-
-# Of sqlite3's os_unix.c: bytes far behind any data.
-PENDING, RESERVED, SHARED, SHARED_SIZE = 0x40000000, 0x40000001, 0x40000002, 510
-
-
-class Database:
-    """A process that locks as sqlite3 does."""
-
-    def __init__(self, who, path):
-        self.who = who
-        self.fd = who.open(path, RW)
-
-    def lock(self, kind, start, length=1):
-        """F_SETLK: whether it was granted."""
-        error = self.who.error("control", self.fd, F_SETLK, kind, start, length)
-        assert error in (0, errno.EAGAIN, errno.EACCES)
-        return error == 0
-
-    def read(self):
-        """From nothing to SHARED."""
-        if not self.lock(F_RDLCK, PENDING):
-            return False
-        granted = self.lock(F_RDLCK, SHARED, SHARED_SIZE)
-        assert self.lock(F_UNLCK, PENDING)
-        return granted
-
-    def write(self):
-        """From RESERVED to EXCLUSIVE, if no reader is left."""
-        return self.lock(F_WRLCK, PENDING) and self.lock(F_WRLCK, SHARED, SHARED_SIZE)
-
-    def settle(self):
-        """Back to SHARED."""
-        assert self.lock(F_RDLCK, SHARED, SHARED_SIZE)
-        assert self.lock(F_UNLCK, PENDING, 2)
-
-    def end(self):
-        """Back to nothing."""
-        assert self.lock(F_UNLCK, 0, 0)
-
-
-@pytest.mark.portable
-def test_locking_pattern_of_sqlite(pair, agent):
-    """Readers beside a writer who prepares, none beside one who writes; three processes."""
-    one, two, three = (Database(agent(), pair.a / "x") for _ in range(3))
-    assert one.read() and two.read()
-    assert one.lock(F_WRLCK, RESERVED)
-    assert not two.lock(F_WRLCK, RESERVED)
-    assert three.read()
-    assert not one.write()  # and keeps PENDING, so that the readers get fewer
-    three.end()
-    assert not three.read()
-    two.end()
-    assert one.write()
-    assert not two.read()
-    assert two.who.conflict(two.fd, F_GETLK, F_RDLCK, SHARED, 1) == (
-        F_WRLCK, PENDING, SHARED_SIZE + 2, one.who.pid)
-    one.settle()
-    assert two.read() and three.read()
-    for each in (one, two, three):
-        each.end()
-
-
-# Of Samba's tdb: one byte says that the file is in use, others guard a chain each.
-ACTIVE, CHAINS, CHAIN_COUNT = 4, 168, 64
-
-
-@pytest.mark.portable
-def test_locking_pattern_of_tdb(pair, agent):
-    """All share a byte, each chain is its own lock, and who reads all upgrades past who waits."""
-    who = [agent() for _ in range(4)]
-    fds = [each.open(pair.a / "x", RW) for each in who]
-    for each, fd in zip(who, fds):
-        each.control(fd, F_SETLKW, F_RDLCK, ACTIVE, 1)
-    for i, (each, fd) in enumerate(zip(who, fds)):
-        each.control(fd, F_SETLK, F_WRLCK, CHAINS + i, 1)
-    who[0].begin("control", fds[0], F_SETLKW, F_WRLCK, CHAINS + 1, 1).await_waiting("fcntl")
-    who[1].control(fds[1], F_SETLK, F_UNLCK, CHAINS + 1, 1)
-    who[0].finish(SOON)
-    for each, fd in zip(who, fds):
-        each.control(fd, F_SETLK, F_UNLCK, CHAINS, CHAIN_COUNT)
-    who[0].control(fds[0], F_SETLKW, F_RDLCK, CHAINS, CHAIN_COUNT)
-    who[1].control(fds[1], F_SETLKW, F_RDLCK, CHAINS + 7, 1)
-    who[2].begin("control", fds[2], F_SETLKW, F_WRLCK, CHAINS + 9, 1).await_waiting("fcntl")
-    who[0].begin("control", fds[0], F_SETLKW, F_WRLCK, CHAINS, CHAIN_COUNT)
-    who[0].await_waiting("fcntl")
-    # One who only waits is in nobody's way: not of another reader, nor of who upgrades.
-    who[3].control(fds[3], F_SETLK, F_RDLCK, CHAINS + 9, 1)
-    who[3].control(fds[3], F_SETLK, F_UNLCK, CHAINS + 9, 1)
-    who[1].control(fds[1], F_SETLK, F_UNLCK, CHAINS + 7, 1)
-    who[0].finish(SOON)
-    assert not who[2].ready()
-    who[0].control(fds[0], F_SETLK, F_UNLCK, CHAINS, CHAIN_COUNT)
-    who[2].finish(SOON)
-
-
-@pytest.mark.portable
-@pytest.mark.parametrize("command", [F_SETLKW, F_OFD_SETLKW])
-def test_wait_for_a_range_can_be_given_up(pair, agent, command):
-    """A signal ends it with EINTR, kill -9 at once; the holder keeps what it has."""
-    one, two, three = agent(), agent(), agent()
-    a, b, c = (each.open(pair.a / "x", RW) for each in (one, two, three))
-    one.control(a, F_SETLK, F_WRLCK, 0, 10)
-    two.control(b, F_SETLK, F_WRLCK, 20, 10)
-    for _ in range(3):
-        assert two.alarmed(0.1, "control", b, command, F_WRLCK, 5, 1) == "interrupted"
-    three.begin("control", c, command, F_RDLCK, 5, 1).await_waiting("fcntl")
-    three.kill()
-    wait_until(lambda: three.ended() is not None, SOON)
-    one.control(a, F_SETLK, F_UNLCK, 0, 10)
-    two.control(b, F_SETLK, F_WRLCK, 5, 1)
-
-
-@pytest.mark.portable
-def test_killed_owner_leaves_the_others_theirs(pair, agent):
-    """kill -9 of one of several owners frees its ranges and no other."""
-    one, two, three = agent(), agent(), agent()
-    a, b, c = (each.open(pair.a / "x", RW) for each in (one, two, three))
-    one.control(a, F_SETLK, F_WRLCK, 0, 1)
-    two.control(b, F_SETLK, F_WRLCK, 1, 1)
-    three.begin("control", c, F_SETLKW, F_WRLCK, 0, 1).await_waiting("fcntl")
-    one.kill()
-    three.finish(SOON)
-    assert three.error("control", c, F_SETLK, F_RDLCK, 1, 1) in (errno.EAGAIN, errno.EACCES)
-
-
-@pytest.mark.portable
-def test_disjoint_ranges_at_the_same_moment(pair, agent):
-    """Processes that ask together for different bytes all get them, whoever is first."""
-    count = 6
-    who = [agent() for _ in range(count)]
-    fds = [each.open(pair.a / "x", RW) for each in who]
-    for turn in range(40):
-        for i, (each, fd) in enumerate(zip(who, fds)):
-            kind = F_RDLCK if (turn + i) % 3 == 0 else F_WRLCK
-            each.begin("control", fd, SETLK[i % 2], kind, i, 1)
-        for each in who:
-            each.finish(SOON)
-        for i, (each, fd) in enumerate(zip(who, fds)):
-            each.begin("control", fd, SETLK[i % 2], F_UNLCK, 0, 0)
-        for each in who:
-            each.finish(SOON)
-
-
-@pytest.mark.portable
-def test_many_want_one_byte(pair, agent):
-    """They get it one after the other, beside somebody who keeps another one all the time."""
-    one, *who = [agent() for _ in range(6)]
-    one.control(one.open(pair.a / "x", RW), F_SETLK, F_RDLCK, 100, 1)
-    fds = [each.open(pair.a / "x", RW) for each in who]
-    for each, fd in zip(who, fds):
-        each.begin("control", fd, F_SETLKW, F_WRLCK, 0, 1)
-    waiting = list(range(len(who)))
-    while waiting:
-        wait_until(lambda: any(who[i].ready() for i in waiting), SOON)
-        (first,) = [i for i in waiting if who[i].ready()]
-        who[first].finish()
-        waiting.remove(first)
-        who[first].control(fds[first], F_SETLK, F_UNLCK, 0, 1)
-
-
 # --- what only latchfs says ---
 
 
@@ -462,6 +302,54 @@ def test_shrinking_keeps_the_place(pair, agent):
     assert after.create_revision == before.create_revision and after.name == before.name
     one.control(a, F_SETLK, F_WRLCK, 20, 1)
     assert len(pair.lab.keys("x")) == 2
+
+
+def place_of(lab, name):
+    """What must stay of the first place of a lock: its key and its token."""
+    first = lab.keys(name)[0]
+    return first.name, first.create_revision
+
+
+def test_from_write_to_read_is_the_same_place(pair, agent):
+    """No writer of the other mount gets in between, not even one who has waited all the time.
+
+    A reader there is let in at once, so the change has arrived where the writer waits.
+    """
+    one, writer, reader = agent(), agent(), agent()
+    a, b, c = (who.open(mount / "x", RW)
+               for who, mount in ((one, pair.a), (writer, pair.b), (reader, pair.b)))
+    one.control(a, F_SETLK, F_RDLCK, 0, 10)
+    writer.begin("control", b, F_SETLKW, F_WRLCK, 5, 1).await_waiting("fcntl")
+    for start, length in ((0, 10), (5, 1), (3, 4)) * 3:
+        one.control(a, F_SETLK, F_WRLCK, 0, 10)
+        assert reader.error("control", c, F_SETLK, F_RDLCK, 5, 1) == errno.EAGAIN
+        before = place_of(pair.lab, "x")
+        one.control(a, F_SETLK, F_RDLCK, start, length)
+        assert place_of(pair.lab, "x") == before
+        reader.control(c, F_SETLK, F_RDLCK, 5, 1)
+        assert not writer.ready()
+        reader.control(c, F_SETLK, F_UNLCK, 5, 1)
+    one.control(a, F_SETLK, F_UNLCK, 0, 0)
+    writer.finish(SOON)
+
+
+def test_from_write_to_read_before_a_queue(pair, agent):
+    """The same while an flock of the other mount stands behind: it keeps its place, and waits."""
+    one, writer = agent(), agent()
+    a, b = one.open(pair.a / "x", RW), writer.open(pair.b / "x", RW)
+    one.control(a, F_SETLK, F_WRLCK, 0, 10)
+    before = place_of(pair.lab, "x")
+    writer.begin("flock", b, LOCK_EX)
+    pair.await_queue("x", 2)
+    behind = pair.lab.keys("x")[1]
+    for start, length in ((5, 1), (3, 4), (0, 10)):
+        one.control(a, F_SETLK, F_RDLCK, start, length)
+        assert place_of(pair.lab, "x") == before
+        assert pair.lab.keys("x")[1:] == [behind]
+        assert not writer.ready()
+    one.control(a, F_SETLK, F_UNLCK, 0, 10)
+    writer.finish(SOON)
+    assert place_of(pair.lab, "x") == (behind.name, behind.create_revision)
 
 
 @pytest.mark.parametrize("taker", [LOCK_EX, LOCK_SH])

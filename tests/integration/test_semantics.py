@@ -171,7 +171,8 @@ class Questions:
     """Cases made up at random, of calls that do not wait, in one family of locks each."""
 
     # START LENGTH of fcntl; the whole file more often than each of the others.
-    RANGES = ["", "", "", "0 1", "1 1", "2 1", "0 2", "1 2", "1 0", "2 0", "5 3"]
+    RANGES = ["", "", "", "0 1", "1 1", "2 1", "0 2", "1 2", "1 0", "2 0", "5 3", "2 -1", "-1 1",
+              "0 1 cur", "-1 1 cur", "0 -2 cur", "1 -3 cur", "-2 0 cur"]
     SLOTS = 3
 
     def __init__(self, seed, closing):
@@ -185,6 +186,8 @@ class Questions:
 
     def fcntl(self, who, slot):
         """Of fcntl(2), by both of its rules."""
+        if self.random.random() < 0.15:
+            return f"{who} lseek {slot} {self.random.choice(['0', '1', '2', '5'])} set"
         call = self.random.choice(["set", "set", "oset", "get"])
         kind = self.random.choice("rrww" if call == "get" else "rrwwu")
         return f"{who} fcntl {slot} {call} {kind} {self.random.choice(self.RANGES)}".rstrip()

@@ -265,3 +265,16 @@ def test_python_lockfile(lab):
     assert busy(pair.a)
     second.kill()
     wait_until(lambda: run(*PYTHON, pair.a / "p").stdout == "held\n", SOON)
+
+
+def test_python_lockfile_that_outlives_its_program(lab):
+    """With hold=name it stays when its program is killed, until it is removed, on any machine."""
+    pair = Pair(lab, "hold=name")
+    first = lab.holder(*PYTHON, pair.a / "p").await_held()
+    first.kill()
+    for mount in pair.each():
+        assert run(*PYTHON, mount / "p").returncode == 75
+    assert pair.b.names() == ["p.lock"]
+    checked("rm", pair.b / "p.lock")
+    assert run(*PYTHON, pair.b / "p").stdout == "held\n"
+    assert pair.a.names() == []

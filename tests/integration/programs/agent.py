@@ -5,6 +5,7 @@
 Each request is a pickled (name, arguments); each answer ("ok", value) or ("error", errno).
 """
 
+import collections
 import errno
 import fcntl
 import os
@@ -41,6 +42,13 @@ def control_each(fd, kind, starts):
     for start in starts:
         control(fd, fcntl.F_SETLK, kind, start, 1)
     return len(starts)
+
+
+def repeated(times, calls):
+    """Does calls one after the other, so often: how often each errno came, 0 for success."""
+    return collections.Counter(
+        outcome(lambda call=call: OPERATIONS[call[0]](*call[1:]))
+        for _ in range(times) for call in calls)
 
 
 def getlk(fd, kind, command=fcntl.F_GETLK):
@@ -186,7 +194,7 @@ def outcome(call):
     return 0
 
 
-MINE = (flock, control, control_each, getlk, conflict, take, take_many, attempt, alarmed,
+MINE = (flock, control, control_each, repeated, getlk, conflict, take, take_many, attempt, alarmed,
         restart_on, poll, epoll, forked, fork_and_wait, end, utimens, fstat, probe)
 THEIRS = ("open", "close", "read", "write", "pread", "pwrite", "fsync", "ftruncate", "truncate",
           "unlink", "link", "symlink", "readlink", "mkdir", "rmdir", "chmod", "chown", "listdir",

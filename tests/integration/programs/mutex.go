@@ -5,6 +5,8 @@
 //	mutex ENDPOINT KEY      says "held", holds until its input ends, says "free"
 //	mutex ENDPOINT KEY N M  M goroutines, each with its own session, add up to N rounds;
 //	                        the counter is read from and written to the file given in $COUNTER
+//
+// The TTL of its leases is 60 s, or $TTL.
 package main
 
 import (
@@ -22,7 +24,11 @@ import (
 )
 
 func mutex(client *clientv3.Client, key string) (*concurrency.Session, *concurrency.Mutex) {
-	session, err := concurrency.NewSession(client, concurrency.WithTTL(60))
+	ttl := 60
+	if given := os.Getenv("TTL"); given != "" {
+		ttl = number(given)
+	}
+	session, err := concurrency.NewSession(client, concurrency.WithTTL(ttl))
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -154,6 +154,18 @@ static void call_fcntl(struct actor *actor, char **words)
 		say_result(actor, result);
 }
 
+/* DESCRIPTOR OFFSET set|cur */
+static void call_lseek(struct actor *actor, char **words)
+{
+	off_t offset = lseek(*slot_of(actor, words[0]), atoll(words[1]),
+		words[2][0] == 'c' ? SEEK_CUR : SEEK_SET);
+
+	if (offset < 0)
+		say_result(actor, -1);
+	else
+		say(actor, "%lld", (long long)offset);
+}
+
 static void call_unlink(struct actor *actor, char **words)
 {
 	say_result(actor, unlink(path_of(actor, words[0])));
@@ -297,6 +309,7 @@ static const struct {
 	{"dup", call_dup},           /* 0 1 */
 	{"flock", call_flock},       /* 0 ex|sh|un [nb] */
 	{"fcntl", call_fcntl},       /* 0 set|wait|get|oset|owait|oget r|w|u [START LENGTH] */
+	{"lseek", call_lseek},       /* 0 OFFSET set|cur */
 	{"unlink", call_unlink},     /* FILE */
 	{"link", call_link},         /* FILE FILE */
 	{"rename", call_rename},     /* FILE FILE */

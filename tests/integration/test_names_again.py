@@ -123,6 +123,16 @@ class Copy:
         assert status == 200
 
 
+def late_copy(lab, fake, who, fd, path):
+    """Locks and unlocks, for which one request had to be sent twice: the first copy, and the name."""
+    copy = Copy(fake, path)
+    who.flock(fd, LOCK_EX)
+    former = lab.keys("x")[0].name
+    who.flock(fd, LOCK_UN)
+    assert copy.kept
+    return copy, former
+
+
 def test_a_late_copy_of_giving_back(lab, between):
     """What gave a lock back is carried out again when somebody has it: it does not concern him."""
     mount, fake = between
@@ -130,11 +140,7 @@ def test_a_late_copy_of_giving_back(lab, between):
     fd = who.open(mount / "x", RW)
     cycle_flock(who, None, fd, LOCK_EX)
     wait_until(lambda: not lab.keys("x"))
-    copy = Copy(fake, "/v3/kv/deleterange")
-    who.flock(fd, LOCK_EX)
-    former = lab.keys("x")[0].name
-    who.flock(fd, LOCK_UN)
-    assert copy.kept
+    copy, former = late_copy(lab, fake, who, fd, "/v3/kv/deleterange")
     for _ in range(5):
         who.flock(fd, LOCK_EX)
         assert lab.keys("x")[0].name != former
@@ -148,11 +154,7 @@ def test_a_late_copy_of_taking(lab, between):
     mount, fake = between
     who = lab.agent()
     fd = who.open(mount / "x", RW)
-    copy = Copy(fake, "/v3/kv/txn")
-    who.flock(fd, LOCK_EX)
-    former = lab.keys("x")[0].name
-    who.flock(fd, LOCK_UN)
-    assert copy.kept
+    _, former = late_copy(lab, fake, who, fd, "/v3/kv/txn")
     for _ in range(5):
         assert who.error("stat", mount / "y")  # by now all has been answered
         who.flock(fd, LOCK_EX)

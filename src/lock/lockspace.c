@@ -211,6 +211,8 @@ static void op_over(struct claim *claim)
 		holding_park(holding);
 		return;
 	}
+	/* Who waits for its end does not wait for what was still to be written into it. */
+	tell_later(holding->space, &holding->released);
 	uncount(holding);
 	if (holding_may_be_freed(holding))
 		holding_free(holding);

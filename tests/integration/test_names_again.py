@@ -2,7 +2,9 @@
 """Keys are named again as those that have gone, so that a lock does not become slower each time it
 is taken; but never while a request about the former one may still be under way."""
 
+import errno
 import os
+import time
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from etcdserver import encode
 from fakeetcd import Fake
 from support import wait_until
+from test_supervise import TAKEN_OVER, kill, ready
 
 RW = os.O_RDWR | os.O_CREAT
 
@@ -181,3 +184,51 @@ def test_a_directory_that_was_removed_in_silence(lab, between):
         fake.lie("txn", in_silence)
         assert who.error("rmdir", mount / f"d{number}") == 0
         assert who.error("stat", mount / f"d{number}")
+
+
+def test_a_name_that_the_dead_process_had_used_twice(lab):
+    """
+    Of the first who had it a write is still under way when the process is killed that serves the
+    mount: who goes on knows that the name is the second one's.
+    """
+    fake = Fake(lab.etcd.port)
+    mount = ready(lab.mount("timeout=60", url=fake.url).expect(f"{TAKEN_OVER}|the watch"))
+    first, second, other = lab.agent(), lab.agent(), lab.agent()
+    fd, kept = second.open(mount / "x", RW), []
+
+    def but_writes(answer):
+        if b'"compare"' in answer.body and not kept:
+            kept.append(answer)
+            answer.hold()
+        else:
+            status, body = answer.real()
+            answer.whole(body, status=f"{status} Whatever")
+
+    held = other.take(lab.mount() / "x")
+    first.begin("take", mount / "x")
+    lab.await_keys("x", 2)
+    begun = time.time()
+    wait_until(lambda: time.time() > begun + 2, what="it is granted at another time than asked")
+    fake.lie("txn", but_writes)
+    other.close(held)
+    mine = first.finish()
+    wait_until(lambda: kept, what="the time of the grant is written")
+    name = lab.keys("x")[0].name
+    first.flock(mine, LOCK_UN)
+    wait_until(lambda: again(lab, second, fd, name), what="the name is used again")
+    kill(mount)
+    second.fsync(fd)
+    lab.mounts[1].check()
+    assert [key.name for key in lab.keys("x")] == [name]
+    assert lab.agent().error("take", lab.mounts[1] / "x", LOCK_EX | LOCK_NB) == errno.EWOULDBLOCK
+    second.fsync(fd)
+    fake.close()
+
+
+def again(lab, who, fd, name):
+    """Whether a lock that is taken now has that name; else it is given back."""
+    who.flock(fd, LOCK_EX)
+    if [key.name for key in lab.keys("x")] == [name]:
+        return True
+    who.flock(fd, LOCK_UN)
+    return False

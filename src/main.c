@@ -339,6 +339,7 @@ static void on_tidy(struct loop_timer *timer)
 	struct program *program = container_of(timer, struct program, tidy_timer);
 
 	mount_tidy(program->mount);
+	program->store->ops->tidy(program->store);
 	ledger_tidy(program->ledger);
 	memory_tidy();
 	loop_timer_arm(timer->loop, timer, loop_clock() + TIDY_EVERY);

@@ -16,7 +16,7 @@
 #include "lock/lockspace.h"
 
 /* How many are remembered, of those who closed last. */
-enum { FORMERS_MAX = 4096 };
+enum { FORMERS_MAX = 512 };
 
 struct former {
 	char *key;        /* "PID PATH" */

@@ -287,6 +287,8 @@ struct store_ops {
 		struct store *store, const char *path, bool parts, store_queue_fn *fn, void *user);
 	/* The caller found by reading what it has not been told: if that stays so, listen anew. */
 	void (*deaf)(struct store *store);
+	/* Called now and then: gives back what memory it can do without. */
+	void (*tidy)(struct store *store);
 
 	/* These do not show places of ours that are being given back. */
 	void (*lookup)(struct store *store, const char *path, store_view_fn *fn, void *user);

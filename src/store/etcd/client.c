@@ -457,9 +457,12 @@ static void authenticate(struct etcd_client *client)
 	if (etcd_call_active(auth))
 		return;
 	client->auth_off = false;
+	/* To check a password takes etcd long, and longer if the next member is asked meanwhile. */
+	int asked = client->endpoints.count > 1 ? 2 : 1;
 	*auth = (struct etcd_call){.rpc = "/v3/auth/authenticate",
 		.body = wire_authenticate(client->user, client->password),
 		.lane = ETCD_LANE_LEASE,
+		.attempt_timeout = client->timeout * 4 / 5 / asked,
 		.read = read_token,
 		.fn = on_authenticated};
 	etcd_call_start(client, auth);

@@ -478,6 +478,7 @@ static const struct store_ops etcd_ops = {
 	.evict = etcd_evict,
 	.queue = etcd_queue,
 	.deaf = etcd_deaf,
+	.tidy = etcd_numbers_tidy,
 	.lookup = etcd_lookup,
 	.describe = etcd_describe,
 	.list = etcd_list,

@@ -28,6 +28,7 @@ struct etcd {
 	struct etcd_numbers *numbers; /* to be given out again, by path */
 	size_t number_count;          /* how many */
 	unsigned int numbers_epoch;   /* how often they were forgotten */
+	unsigned int numbers_round;   /* how often it was tidied up */
 	ledger_slot session;          /* in the ledger */
 	uint64_t clock;               /* counts placements, for the comparison with etcd's list */
 	struct etcd_op *ops;          /* under way */
@@ -159,6 +160,8 @@ struct etcd_number etcd_number_take(struct etcd *etcd, const char *path);
 void etcd_number_keep(struct etcd *etcd, const char *path, struct etcd_number number);
 /* None of before is used again. */
 void etcd_numbers_forget(struct etcd *etcd);
+/* Forgets those of locks that nobody has taken for a while. */
+void etcd_numbers_tidy(struct store *store);
 
 /* resume.c */
 /* A number that nobody had in this lease, whichever process gave it one. */

@@ -14,13 +14,14 @@
 #include "base/util.h"
 #include "store/etcd/internal.h"
 
-/* How many are remembered; of the locks that were given back last. */
+/* How many are remembered; of the locks that were given back last, and lately. */
 enum { NUMBERS_MAX = 4096 };
 
 struct etcd_numbers {
 	char *path;
 	struct etcd_number *list;
 	size_t count, capacity;
+	unsigned int round; /* when one was added last, in tidyings */
 	UT_hash_handle hh;
 };
 
@@ -63,9 +64,23 @@ void etcd_number_keep(struct etcd *etcd, const char *path, struct etcd_number nu
 			xrealloc(numbers->list, numbers->capacity, sizeof(numbers->list[0]));
 	}
 	numbers->list[numbers->count++] = number;
+	numbers->round = etcd->numbers_round;
 	/* uthash has them in the order in which they came. */
 	if (++etcd->number_count > NUMBERS_MAX)
 		numbers_free(etcd, etcd->numbers);
+}
+
+/* Small things that stay for long keep large pieces of memory from being given back. */
+void etcd_numbers_tidy(struct store *store)
+{
+	struct etcd *etcd = etcd_of(store);
+	struct etcd_numbers *numbers, *next;
+
+	HASH_ITER(hh, etcd->numbers, numbers, next) {
+		if (numbers->round != etcd->numbers_round)
+			numbers_free(etcd, numbers);
+	}
+	etcd->numbers_round++;
 }
 
 void etcd_numbers_forget(struct etcd *etcd)

@@ -32,6 +32,7 @@ class Round:
     """One or more faults at once, and what came of them."""
 
     faults: list  # of (Fault, Site)
+    number: int = 0  # of those with several faults
     start: int = 0
     end: int = 0  # when service had resumed
     resumed: dict = default(default_factory=dict)  # site -> seconds after the end of the fault
@@ -56,10 +57,18 @@ class Round:
         return spared
 
 
+def dice_of(field, one):
+    """What each fault of a round draws from.  Nothing that takes its time draws from these."""
+    return [field.dice(one.number, fault.name, site.name) for fault, site in one.faults]
+
+
 def run_faults(field, one):
     """Lets the faults of a round happen, side by side."""
-    running = [(time.monotonic() + field.random.uniform(0, 1) * (len(one.faults) > 1),
-                fault.run(field, site)) for fault, site in one.faults]
+    running = []
+    for (fault, site), dice in zip(one.faults, dice_of(field, one)):
+        site.dice = dice
+        delay = site.dice.uniform(0, 1) if len(one.faults) > 1 else 0
+        running.append((time.monotonic() + delay, fault.run(field, site)))
     try:
         run_side_by_side(field, running)
     except AssertionError:
@@ -121,6 +130,8 @@ def play(field, one):
     is_single = len(one.faults) == 1
     for site in field.sites if is_single else []:
         site.keep()
+    for _, site in one.faults:
+        field.await_sitter(site)
     one.start = time.monotonic_ns()
     run_faults(field, one)
     await_service(field, one)
@@ -139,22 +150,23 @@ def play(field, one):
 
 
 def singles(field, only):
-    """Each fault once; those of a single machine hit one where a lock is held for long."""
+    """Each fault once, on any machine."""
     for fault in FAULTS:
         if not only or any(word in fault.name for word in only):
-            yield Round([(fault, field.sitter())])
+            yield Round([(fault, field.dice(fault.name).choice(field.sites))])
 
 
 def mixed(field):
     """Two or three faults at once, for ever; at most one of them hurts the cluster."""
-    while True:
-        sites = field.random.sample(field.sites, field.random.randint(2, 3))
+    dice = field.dice("mixed")
+    for number in itertools.count(1):
+        sites = dice.sample(field.sites, dice.randint(2, 3))
         chosen, cluster = [], False
         for site in sites:
-            fault = field.random.choice([f for f in FAULTS if not (f.cluster and cluster)])
+            fault = dice.choice([f for f in FAULTS if not (f.cluster and cluster)])
             cluster = cluster or fault.cluster
             chosen.append((fault, site))
-        yield Round(chosen)
+        yield Round(chosen, number)
 
 
 def verdict(field, rounds):

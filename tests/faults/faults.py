@@ -2,7 +2,8 @@
 """The faults of a campaign, one function each, and what must be spared by them.
 
 A fault is a generator: it hurts something, yields for how many seconds that shall last (the
-campaign goes on meanwhile), and mends it.
+campaign goes on meanwhile), and mends it.  What it chooses by chance it draws from its machine's
+dice, which the campaign has made for it from the seed.
 """
 
 import signal
@@ -53,7 +54,7 @@ def fault(name, loses=ALL, cluster=False):
 
 @fault("a member is killed and restarted", cluster=True)
 def member_killed(field, site):
-    member = field.random.choice(field.cluster.members)
+    member = site.dice.choice(field.cluster.members)
     member.kill()
     yield SHORT
     member.launch()
@@ -91,16 +92,16 @@ def leader_isolated(field, site):
 
 @fault("two of three members stand still, less than half the TTL", cluster=True)
 def no_quorum_short(field, site):
-    yield from pause_two(field, SHORT - ELECTION)
+    yield from pause_two(field, site, SHORT - ELECTION)
 
 
 @fault("two of three members stand still, longer than the TTL", loses=ANYBODY, cluster=True)
 def no_quorum_long(field, site):
-    yield from pause_two(field, LONG)
+    yield from pause_two(field, site, LONG)
 
 
-def pause_two(field, seconds):
-    members = field.random.sample(field.cluster.members, 2)
+def pause_two(field, site, seconds):
+    members = site.dice.sample(field.cluster.members, 2)
     for member in members:
         member.pause()
     yield seconds
@@ -110,7 +111,7 @@ def pause_two(field, seconds):
 
 @fault("a member is replaced by an empty one", cluster=True)
 def member_replaced(field, site):
-    member = field.random.choice(field.cluster.members)
+    member = site.dice.choice(field.cluster.members)
     yield from field.replace_member(member)
     yield from until(member.healthy, "the new member answers")
 
@@ -178,12 +179,12 @@ def hurt(site, lasting, *, wires=None, how="stall", **options):
 
 @fault("a machine is cut off from one member")
 def cut_from_one(field, site):
-    yield from hurt(site, LONG, wires=[field.random.choice(site.wires)], how="cut")
+    yield from hurt(site, LONG, wires=[site.dice.choice(site.wires)], how="cut")
 
 
 @fault("a machine hears nothing of one member any more")
 def stalled_by_one(field, site):
-    yield from hurt(site, LONG, wires=[field.random.choice(site.wires)])
+    yield from hurt(site, LONG, wires=[site.dice.choice(site.wires)])
 
 
 @fault("a machine is cut off, less than half the TTL")

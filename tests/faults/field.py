@@ -26,8 +26,12 @@ from support import PATIENCE, run, wait_until
 from wire import PeerWire, Wire
 
 PREFIX = "/campaign"
+SITES = "abc"
 LOCKS = 6
-WORKERS = 5
+WORKERS = 6
+# Of the clients of a machine, by the end of their names, one holds the machine's own lock for long,
+# and one waits for that of the next machine.  The others want locks below LOCKS.
+ROLES = {"s": ("sit", 0), "v": ("visit", 1)}
 TTL = 5
 USER, PASSWORD = "locks", "campaign"
 SANITIZER = {"ASAN_OPTIONS": "detect_leaks=1:exitcode=99:verify_asan_link_order=0"}
@@ -44,9 +48,10 @@ def until(condition, what, deadline=PATIENCE):
 class Site:
     """One machine: a daemon, its wires to the members, and the clients on its mount."""
 
-    def __init__(self, field, name, environment=None, supervise="yes"):
+    def __init__(self, field, number, name, environment=None, supervise="yes"):
         self.field = field
         self.name = name
+        self.number = number
         self.environment = environment or {}
         self.supervise = supervise
         self.wires = [Wire(member.port) for member in field.cluster.members]
@@ -58,6 +63,7 @@ class Site:
         self.probe = Agent()
         self.keeper = Agent()
         self.kept = None  # the keeper's handle
+        self.dice = None  # of the fault that hurts it
 
     def mount_again(self):
         """A new daemon, as soon as the store lets one in."""
@@ -92,16 +98,27 @@ class Site:
             if process.returncode not in (0, -signal.SIGKILL):
                 self.field.problem(f"client {name} ended with {process.returncode}")
         while self.open and len(self.workers) < WORKERS:
-            sits = not any(name.endswith("s") for name in self.workers)
-            name = f"{self.name}-{next(self.counter)}{'s' if sits else ''}"
+            role = next((role for role in ROLES
+                         if not any(name.endswith(role) for name in self.workers)), "")
+            name = f"{self.name}-{next(self.counter)}{role}"
             self.workers[name] = self.field.start(
-                self.field.worker, name, self.field.random.randrange(1 << 30), LOCKS,
+                self.field.worker, name, self.field.dice(name).randrange(1 << 30), LOCKS,
                 self.field.histories / name, self.field.registers, self.mount.path,
-                *(["sit"] if sits else []))
+                *self.duty(*ROLES[role] if role else ()))
+
+    def duty(self, what=None, whose=0):
+        """What a client with a role is told to do: that, with the lock of a machine after us."""
+        return [what, LOCKS + (self.number + whose) % len(SITES)] if what else []
+
+    def sits(self):
+        """Whether one of our clients has our own lock."""
+        start = f"{PREFIX}/{LOCKS + self.number}/"
+        holders = [name for key, name in self.field.our_keys() if key.name.startswith(start)]
+        return holders[:1] == [self.name]
 
     def kill_clients(self, count=None):
         """Kills clients, in whatever they are doing."""
-        victims = self.field.random.sample(list(self.workers), count or len(self.workers))
+        victims = self.field.chance.sample(list(self.workers), count or len(self.workers))
         for name in victims:
             self.field.note("killed", name)
             self.workers[name].kill()
@@ -168,7 +185,8 @@ class Field:
 
     def __init__(self, base, programs, seed):
         self.base = base
-        self.random = random.Random(seed)
+        self.seed = seed
+        self.chance = self.dice("chance")  # for what depends on how fast things go
         self.histories = base / "histories"
         self.registers = base / "registers"
         self.histories.mkdir()
@@ -194,9 +212,10 @@ class Field:
             library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
             faked = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(self.clock),
                      "FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1", **SANITIZER}
-            for name, environment, supervise in (
-                    ("a", None, "yes"), ("b", None, "yes"), ("c", faked, "no")):
-                self.sites.append(Site(self, name, environment, supervise))
+            for number, name in enumerate(SITES):
+                last = number == len(SITES) - 1
+                self.sites.append(Site(self, number, name, faked if last else None,
+                                       "no" if last else "yes"))
                 self.sites[-1].mount_it()
             self.start_peers()
         except BaseException:
@@ -245,7 +264,7 @@ class Field:
         environment = {**os.environ, "PEER_USER": USER, "PEER_PASSWORD": PASSWORD}
         for name in ("go-1", "go-2"):
             self.peers[name] = self.start(
-                self.peer, urls, PREFIX, name, self.random.randrange(1 << 30), LOCKS,
+                self.peer, urls, PREFIX, name, self.dice(name).randrange(1 << 30), LOCKS,
                 self.histories / name, self.registers, env=environment,
                 stderr=subprocess.DEVNULL)
         loop = ('trap "stop=1" TERM; n=0; while [ -z "$stop" ]; do n=$(( (n + 1) % $4 )); '
@@ -254,6 +273,10 @@ class Field:
         self.peers["etcdctl"] = self.start(
             "bash", "-c", loop, "bash", urls, PREFIX, self.worker, LOCKS,
             self.histories / "etcdctl", env={**os.environ, "ETCDCTL_API": "3"})
+
+    def dice(self, *words):
+        """Chance that the seed and these words alone decide."""
+        return random.Random(" ".join(map(str, (self.seed, *words))))
 
     # What faults use.
 
@@ -309,16 +332,14 @@ class Field:
         yield
         self.note("broke", site.name)
 
-    def sitter(self):
-        """The machine of which a client holds the lock that is held for long."""
+    def await_sitter(self, site):
+        """Waits until a client of that machine has the lock that it holds for long."""
 
-        def find():
+        def sits():
             self.tick()
-            start = f"{PREFIX}/{LOCKS}/"
-            held = [name for key, name in self.our_keys() if key.name.startswith(start)]
-            return held and next(site for site in self.sites if site.name == held[0])
+            return site.sits()
 
-        return wait_until(find, what="somebody has the lock that is held for long")
+        wait_until(sits, what=f"a client of {site.name} holds its lock for long")
 
     def replace_member(self, member):
         """Throws a member and its data away; the cluster then wants to add an empty one."""
@@ -353,8 +374,8 @@ class Field:
             site.fill()
             site.mount.check()
         if time.monotonic() > self.next_kill:
-            self.next_kill = time.monotonic() + self.random.uniform(0.2, 1.5)
-            site = self.random.choice(self.sites)
+            self.next_kill = time.monotonic() + self.chance.uniform(0.2, 1.5)
+            site = self.chance.choice(self.sites)
             if site.open and site.workers:
                 site.kill_clients(1)
         for name, process in self.peers.items():

@@ -4,6 +4,9 @@
  * every way there is, at random, holds them for a while, and writes down what it sees (history.py
  * says how).  Ends in good order on SIGTERM; may be killed at any time.
  *
+ * worker ... sit LOCK: takes that one again and again and holds it for long.
+ * worker ... visit LOCK: waits for that one again and again and holds it only for a moment.
+ *
  * worker held NAME LOCK HISTORY: for who is called while something else holds that lock; writes
  * that down.
  *
@@ -31,7 +34,7 @@ enum { ENTRY = 64, MS = 1000000 };
 static int history, directory, registers;
 static unsigned int seed;
 static unsigned long number; /* of the request */
-static bool sits;
+static bool sits, visits;
 static volatile sig_atomic_t stop;
 
 static void on_signal(int signal)
@@ -226,7 +229,7 @@ static uint64_t some_time(void)
 
 	if (sits)
 		return (2000 + below(8000)) * (uint64_t)MS;
-	if (dice < 80)
+	if (visits || dice < 80)
 		return below(10) * MS;
 	if (dice < 98)
 		return below(100) * (uint64_t)MS;
@@ -236,7 +239,7 @@ static uint64_t some_time(void)
 /* What one does with a lock.  One in fifty does not look whether it is still held. */
 static void hold(int fd, unsigned int lock, uint64_t token, bool shared)
 {
-	if (!shared && !sits && below(50) == 0) {
+	if (!shared && !sits && !visits && below(50) == 0) {
 		count(lock, token, below(8000) * (uint64_t)MS);
 		return;
 	}
@@ -359,12 +362,15 @@ static bool open_mount(const char *path)
 	return false;
 }
 
+/* locks: how many there are; or which one has a client that sits or visits. */
 static void work(unsigned int locks)
 {
+	bool waits = sits || visits;
+
 	while (!stop) {
-		enum how how = sits ? WAIT : some_way();
-		bool shared = !sits && how != CREATE && below(4) == 0;
-		int error = cycle(sits ? locks : below(locks), how, shared);
+		enum how how = waits ? WAIT : some_way();
+		bool shared = !waits && how != CREATE && below(4) == 0;
+		int error = cycle(waits ? locks : below(locks), how, shared);
 		/* A mount that has died is not coming back for us. */
 		if (error == ENOTCONN || error == ECONNABORTED)
 			return;
@@ -393,13 +399,14 @@ int main(int argc, char **argv)
 
 	if (argc == 5 && strcmp(argv[1], "held") == 0)
 		return held(argv);
-	sits = argc == 8 && strcmp(argv[7], "sit") == 0;
-	if (argc != 7 && !sits)
+	sits = argc == 9 && strcmp(argv[7], "sit") == 0;
+	visits = argc == 9 && strcmp(argv[7], "visit") == 0;
+	if (argc != 7 && !sits && !visits)
 		return 2;
 	sigaction(SIGALRM, &alarm, NULL);
 	sigaction(SIGTERM, &end, NULL);
 	seed = (unsigned int)strtoul(argv[2], NULL, 10);
-	unsigned int locks = (unsigned int)strtoul(argv[3], NULL, 10);
+	unsigned int locks = (unsigned int)strtoul(argv[argc == 9 ? 8 : 3], NULL, 10);
 	history = open(argv[4], O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
 	registers = open(argv[5], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (history < 0 || registers < 0)

@@ -7,6 +7,7 @@ Called by tests/campaign.  LATCHFS_BINARY is the daemon.
 
 import argparse
 import collections
+import contextlib
 import itertools
 import random
 import shutil
@@ -73,7 +74,7 @@ def run_faults(field, one):
         running.append((time.monotonic() + delay, fault.run(field, site)))
     try:
         run_side_by_side(field, running)
-    except AssertionError:
+    except Exception:
         # What was hurt is mended before this is reported.
         for _, generator in running:
             collections.deque(generator, 0)
@@ -111,7 +112,7 @@ def await_service(field, one):
                 waiting.remove(site)
         return not waiting
 
-    wait_until(answered, 6 * TTL, f"locks are taken again after {one.name}")
+    wait_until(answered, 6 * TTL, "locks are taken again")
 
 
 def check_kept(field, one):
@@ -122,9 +123,9 @@ def check_kept(field, one):
         if not held:
             one.unkept.append(site)
         if not held and (fault.loses == ALL or (fault.loses == OTHERS and site is not hit)):
-            field.problem(f"{site.name} lost its lock by: {one.name}")
+            field.problem(f"{site.name} lost its lock")
         if held and fault.loses == OTHERS and site is hit:
-            field.problem(f"{site.name} was not told that it lost its lock by: {one.name}")
+            field.problem(f"{site.name} was not told that it lost its lock")
 
 
 def play(field, one):
@@ -148,7 +149,7 @@ def play(field, one):
     print(f"{(one.end - one.start) / 1e9:6.1f} s  back after {slowest:4.1f} s  {one.name}",
           flush=True)
     if slowest > TTL:
-        field.problem(f"service resumed only {slowest:.1f} s after: {one.name}")
+        field.problem(f"service resumed only {slowest:.1f} s after")
 
 
 def singles(field, only):
@@ -209,24 +210,39 @@ def build(programs):
     subprocess.run(["/usr/bin/go", "build", "-o", programs / "peer", HERE / "peer.go"], check=True)
 
 
-def run_campaign(field, options):
-    """All rounds; those that were played."""
+@contextlib.contextmanager
+def reported(field):
+    """What goes wrong is told, and keeps nobody from reading the histories."""
+    try:
+        yield
+    except (AssertionError, OSError, subprocess.SubprocessError) as error:
+        field.problem(error)
+
+
+def play_all(field, options, rounds):
+    """All rounds; adds each to `rounds` when it begins."""
     end = time.monotonic() + options.minutes * 60
-    rounds = []
     everything = singles(field, options.fault)
     if not options.fault:
         everything = itertools.chain(everything, mixed(field))
-    try:
-        await_service(field, Round([]))
-        field.await_clients()
-        for one in everything:
-            if one.number > MIXED and time.monotonic() > end:
-                break
-            rounds.append(one)
-            play(field, one)
-    except AssertionError as error:
-        field.problem(f"{rounds[-1].name if rounds else 'the start'}: {error}")
-    field.quiet_end()
+    await_service(field, Round([]))
+    field.await_clients()
+    for one in everything:
+        if one.number > MIXED and time.monotonic() > end:
+            break
+        rounds.append(one)
+        field.stage = one.name
+        play(field, one)
+
+
+def run_campaign(field, options):
+    """Everything from the start to the quiet end; the rounds that were played."""
+    rounds = []
+    with reported(field):
+        play_all(field, options, rounds)
+    field.stage = "the end"
+    with reported(field):
+        field.quiet_end()
     return rounds
 
 

@@ -197,6 +197,7 @@ class Field:
         self.clock = base / "clock"
         self.worker, self.peer = programs / "worker", programs / "peer"
         self.problems = []
+        self.stage = "the start"
         self.sites = []
         self.peers = {}
         self.peer_wires = {}
@@ -365,8 +366,8 @@ class Field:
 
     def problem(self, text):
         """Something that must not be."""
-        print(f"  PROBLEM: {text}", flush=True)
-        self.problems.append(text)
+        print(f"  PROBLEM: {self.stage}: {text}", flush=True)
+        self.problems.append(f"{self.stage}: {text}")
 
     def tick(self):
         """Sees to the clients: kills one now and then, replaces those that have ended."""
@@ -380,8 +381,7 @@ class Field:
                 site.kill_clients(1)
         for name, process in self.peers.items():
             if process.poll() is not None:
-                self.problem(f"{name} ended with {process.returncode}")
-                raise SystemExit(1)
+                raise AssertionError(f"{name} ended with {process.returncode}")
 
     def await_clients(self):
         """Waits until clients of every machine and all peers have had a lock."""

@@ -137,9 +137,11 @@ def play(field, one):
         field.await_sitter(site)
     one.start = time.monotonic_ns()
     run_faults(field, one)
+    mended = time.monotonic_ns()
     await_service(field, one)
     if is_single:
         check_kept(field, one)
+    field.await_everybody(mended, one.start)
     one.end = time.monotonic_ns()
     until = time.monotonic() + PAUSE
     while time.monotonic() < until:
@@ -180,7 +182,7 @@ def verdict(field, rounds):
         one.lost = seen.losses(one.start, one.end)
         problems += [f"{request} was lost by: {one.name}" for request in one.unexpected()]
     granted = [request for request in seen.requests if request.token is not None]
-    waits = sorted(r.answered - r.called for r in granted if r.how in ("wait", "posix"))
+    waits = sorted(r.answered - r.called for r in granted if r.how in history.WAITS)
     print(f"{len(seen.requests)} requests of {len({r.client for r in seen.requests})} clients, "
           f"{len(granted)} granted, {sum(r.lost is not None for r in seen.requests)} lost, "
           f"{len(seen.killed)} clients killed; "
@@ -226,7 +228,7 @@ def play_all(field, options, rounds):
     if not options.fault:
         everything = itertools.chain(everything, mixed(field))
     await_service(field, Round([]))
-    field.await_clients()
+    field.await_everybody(0, 0)
     for one in everything:
         if one.number > MIXED and time.monotonic() > end:
             break

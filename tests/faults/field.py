@@ -27,6 +27,11 @@ from wire import PeerWire, Wire
 
 PREFIX = "/campaign"
 SITES = "abc"
+# Who has to be granted locks after a fault, and the ways in which somebody has to be.
+CLIENTS = {*SITES, "go", "etcdctl"}
+WAYS = {"wait", "try", "timed", "create", "posix", "sit", "visit"}
+# Within: the peers have leases of 15 s, and what one of them leaves behind stands in the way.
+EVERYBODY = 30
 LOCKS = 6
 WORKERS = 6
 # Of the clients of a machine, by the end of their names, one holds the machine's own lock for long,
@@ -43,6 +48,34 @@ def until(condition, what, deadline=PATIENCE):
     while not condition():
         assert time.monotonic() < end, f"not within {deadline:g} s: {what}"
         yield 0.05
+
+
+class Grants:
+    """When who was granted a lock last, as the histories tell that are being written."""
+
+    def __init__(self, histories):
+        self.histories = histories
+        self.read = {}  # file -> how many bytes of it
+        self.ways = {}  # (client, number of its request) -> way
+        self.last = {}  # the client's machine or program, and the way -> nanoseconds
+
+    def update(self):
+        """Reads what is new."""
+        for path in self.histories.iterdir():
+            with open(path, "rb") as file:
+                file.seek(self.read.get(path.name, 0))
+                whole, newline, _ = file.read().rpartition(b"\n")
+            self.read[path.name] = self.read.get(path.name, 0) + len(whole + newline)
+            for line in whole.decode("ascii").splitlines():
+                self.add(path.name, *line.split())
+
+    def add(self, client, time, verb, *words):
+        """One line."""
+        if verb == "call":
+            self.ways[client, words[0]] = words[3]
+        elif verb == "granted":
+            for name in (client.partition("-")[0], self.ways[client, words[0]]):
+                self.last[name] = max(self.last.get(name, 0), int(time))
 
 
 class Site:
@@ -201,6 +234,7 @@ class Field:
         self.sites = []
         self.peers = {}
         self.peer_wires = {}
+        self.grants = Grants(self.histories)
         self.controller = None
         self.cluster = None
         self.next_kill = 0
@@ -383,16 +417,22 @@ class Field:
             if process.poll() is not None:
                 raise AssertionError(f"{name} ended with {process.returncode}")
 
-    def await_clients(self):
-        """Waits until clients of every machine and all peers have had a lock."""
+    def await_everybody(self, mended, began):
+        """Waits until all have had a lock since a fault was mended, in all ways since it began."""
+        missing = {name: mended for name in CLIENTS} | {way: began for way in WAYS}
 
         def all_work():
+            nonlocal missing
             self.tick()
-            names = {path.name.partition("-")[0] for path in self.histories.iterdir()
-                     if " seen " in path.read_text(encoding="ascii")}
-            return names >= {"go", "etcdctl", *(site.name for site in self.sites)}
+            self.grants.update()
+            missing = {name: since for name, since in missing.items()
+                       if self.grants.last.get(name, 0) <= since}
+            return not missing
 
-        wait_until(all_work, what="everybody gets locks")
+        try:
+            wait_until(all_work, EVERYBODY)
+        except AssertionError:
+            raise AssertionError(f"no locks any more: {', '.join(sorted(missing))}") from None
 
     def quiet_end(self):
         """All clients end in good order, then all daemons; nothing is left in the store."""

@@ -4,7 +4,7 @@
 A client keeps a file with one line for each thing that happened, with a time of CLOCK_MONOTONIC in
 nanoseconds, which is the same for all processes of a machine:
 
-    TIME call SEQ LOCK MODE HOW     asks for a lock; MODE X or S; HOW wait, try, timed, create, posix
+    TIME call SEQ LOCK MODE HOW     asks for a lock; MODE X or S; HOW is its way
     TIME granted SEQ TOKEN          the call has returned; a token of 0 is not known
     TIME refused SEQ ERRNO          the call has returned without the lock
     TIME seen SEQ                   at TIME or later the lock was still held
@@ -20,6 +20,10 @@ The controller's file, `controller`, has
     TIME killed CLIENT              written before the signal is sent
     TIME breaks SITE                an operator is about to take locks of SITE-... clients away
     TIME broke SITE                 and has done so
+
+A way is wait, try, timed (wait with an alarm), create, posix (wait with F_SETLKW); sit (wait, then
+hold for long, and go on after a loss until the register refuses a write), visit (wait, then hold for
+a moment only); mutex for what goes to etcd without us.
 
 What can be said for certain is that a lock was held from the return of its grant until the last
 moment at which a check was *begun* that said so; without such a check nothing is certain, as the
@@ -51,6 +55,7 @@ class Request:
     error: int = None
     seen: int = None
     lost: int = None
+    loss: int = None  # the error
     release: int = None
     released: int = None
 
@@ -118,6 +123,8 @@ def read_line(history, client, requests, words):
         request.answered, request.error = time, int(rest[1])
     elif verb in ("seen", "lost", "release", "released"):
         setattr(request, verb, time)
+        if verb == "lost":
+            request.loss = int(rest[1])
     elif verb == "write":
         history.writes.append(Write(request, time, int(rest[1]), int(rest[2])))
     elif verb == "stale":
@@ -235,7 +242,12 @@ REFUSALS = {
     "timed": {errno.EINTR},
     "try": {errno.EWOULDBLOCK, errno.EINTR},
     "create": {errno.EEXIST, errno.EINTR},
+    "sit": {errno.EINTR},
+    "visit": {errno.EINTR},
+    "mutex": {errno.EINTR, errno.EIO},
 }
+# Ways that end in a grant if nothing goes wrong.
+WAITS = {"wait", "posix", "sit", "visit"}
 
 
 def check_answers(history):
@@ -276,10 +288,20 @@ def check_register(history, lock, entries):
     return found
 
 
+def check_fencing(history):
+    """Who goes on after a loss is refused, once somebody else has the lock, which is soon."""
+    refused = {id(write.request) for write in history.writes if write.stale}
+    last = {request.client: request for request in history.requests}
+    return [f"{request} went on after its loss and was never refused"
+            for request in history.requests
+            if request.how == "sit" and request.loss == errno.EIO and request.release is not None
+            and id(request) not in refused and request is not last[request.client]]
+
+
 def check(history, registers):
     """All rules; registers: lock -> entries."""
     found = list(history.broken)
-    for rule in (check_exclusion, check_tokens, check_order, check_answers):
+    for rule in (check_exclusion, check_tokens, check_order, check_answers, check_fencing):
         found += rule(history)
     for lock, entries in registers.items():
         found += check_register(history, lock, entries)

@@ -124,7 +124,7 @@ func cycle(ctx context.Context, client *clientv3.Client, session *concurrency.Se
 	prefix string, n int) error {
 	lock := concurrency.NewMutex(session, prefix+"/"+strconv.Itoa(n))
 	number++
-	note(now(), "call %d %d X wait", number, n)
+	note(now(), "call %d %d X mutex", number, n)
 	err := lock.Lock(ctx)
 	answered := now()
 	if err != nil {

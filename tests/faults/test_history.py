@@ -98,6 +98,10 @@ BAD = {
         changed("a", "11 granted 1 5\n12 seen 1\n13 write 1 5 1\n14 seen 1\n15 release 1\n"
                 "16 released 1\n", f"11 refused 1 {errno.EWOULDBLOCK}\n"), "EAGAIN"),
     "a line that says nothing": (changed("a", "43 end", "43 end of it\n44 what"), "no such line"),
+    "nobody refused who went on after a loss": (
+        {**GOOD, "d": "50 call 1 y X sit\n51 granted 1 20\n52 seen 1\n53 lost 1 5\n54 write 1 20 1\n"
+                      "55 release 1\n56 released 1\n57 call 2 y X sit\n58 refused 2 5\n59 end\n"},
+        "never refused"),
     "a torn line": (changed("b", "42 end\n", "42 e"), "within a line"),
 }
 

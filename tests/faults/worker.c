@@ -4,7 +4,9 @@
  * every way there is, at random, holds them for a while, and writes down what it sees (history.py
  * says how).  Ends in good order on SIGTERM; may be killed at any time.
  *
- * worker ... sit LOCK: takes that one again and again and holds it for long.
+ * worker ... sit LOCK: takes that one again and again and holds it for long.  If it is lost, goes
+ * on as if it were not, until the register refuses that.
+ *
  * worker ... visit LOCK: waits for that one again and again and holds it only for a moment.
  *
  * worker held NAME LOCK HISTORY: for who is called while something else holds that lock; writes
@@ -30,6 +32,8 @@
 #include <unistd.h>
 
 enum { ENTRY = 64, MS = 1000000 };
+/* After so long somebody else ought to have a lock that was lost. */
+enum { PERSISTS = 20000 };
 
 static int history, directory, registers;
 static unsigned int seed;
@@ -164,8 +168,8 @@ static bool register_write(unsigned int lock, uint64_t token, uint64_t value)
 	return fresh;
 }
 
-/* Adds 1, as a client does that trusts its lock, and takes its time. */
-static void count(unsigned int lock, uint64_t token, uint64_t pause)
+/* Adds 1, as a client does that trusts its lock, and takes its time; false if it is refused. */
+static bool count(unsigned int lock, uint64_t token, uint64_t pause)
 {
 	uint64_t value;
 	bool fresh = register_read(lock, token, &value);
@@ -178,6 +182,7 @@ static void count(unsigned int lock, uint64_t token, uint64_t pause)
 		note_at(now(), "write %lu %" PRIu64 " %" PRIu64, number, token, value + 1);
 	else
 		note_at(now(), "stale %lu %" PRIu64, number, token);
+	return fresh;
 }
 
 /* --- holding --- */
@@ -198,8 +203,8 @@ static uint64_t read_token(int fd)
 	return 0;
 }
 
-/* Looks again and again whether the lock is held, until `end`; false once it is not. */
-static bool watch_over(int fd, uint64_t token, uint64_t end)
+/* Looks again and again whether the lock is held, until `end`; 0, or the error that says no. */
+static int watch_over(int fd, uint64_t token, uint64_t end)
 {
 	uint64_t noted = 0;
 
@@ -209,8 +214,9 @@ static bool watch_over(int fd, uint64_t token, uint64_t end)
 		if (!seen && errno == EINTR && !stop)
 			continue;
 		if (seen != token) {
-			note_at(now(), "lost %lu %d", number, seen ? EPROTO : errno);
-			return false;
+			int error = seen ? EPROTO : errno;
+			note_at(now(), "lost %lu %d", number, error);
+			return error;
 		}
 		bool last = begun >= end || stop;
 		if (last || begun > noted + 20 * MS) {
@@ -218,7 +224,7 @@ static bool watch_over(int fd, uint64_t token, uint64_t end)
 			noted = begun;
 		}
 		if (last)
-			return true;
+			return 0;
 		rest((1 + below(4)) * MS);
 	}
 }
@@ -236,6 +242,15 @@ static uint64_t some_time(void)
 	return below(4000) * (uint64_t)MS;
 }
 
+/* What a client does that has not heard of its loss. */
+static void persist(unsigned int lock, uint64_t token)
+{
+	uint64_t end = now() + PERSISTS * (uint64_t)MS;
+
+	while (!stop && now() < end && count(lock, token, 0))
+		rest(50 * MS);
+}
+
 /* What one does with a lock.  One in fifty does not look whether it is still held. */
 static void hold(int fd, unsigned int lock, uint64_t token, bool shared)
 {
@@ -244,18 +259,21 @@ static void hold(int fd, unsigned int lock, uint64_t token, bool shared)
 		return;
 	}
 	uint64_t half = some_time() / 2;
-	if (!watch_over(fd, token, now() + half))
-		return;
-	if (!shared)
-		count(lock, token, below(3) * (uint64_t)MS);
-	watch_over(fd, token, now() + half);
+	int error = watch_over(fd, token, now() + half);
+	if (!error) {
+		if (!shared)
+			count(lock, token, below(3) * (uint64_t)MS);
+		error = watch_over(fd, token, now() + half);
+	}
+	if (error == EIO && sits)
+		persist(lock, token);
 }
 
 /* --- taking --- */
 
-enum how { WAIT, TRY, TIMED, CREATE, POSIX };
+enum how { WAIT, TRY, TIMED, CREATE, POSIX, SIT, VISIT };
 
-static const char *const how_names[] = {"wait", "try", "timed", "create", "posix"};
+static const char *const how_names[] = {"wait", "try", "timed", "create", "posix", "sit", "visit"};
 
 static enum how some_way(void)
 {
@@ -293,6 +311,8 @@ static int take(int fd, enum how how, bool shared)
 		set_timer(0);
 		return result;
 	case WAIT:
+	case SIT:
+	case VISIT:
 	case CREATE:
 		break;
 	}
@@ -368,7 +388,7 @@ static void work(unsigned int locks)
 	bool waits = sits || visits;
 
 	while (!stop) {
-		enum how how = waits ? WAIT : some_way();
+		enum how how = sits ? SIT : visits ? VISIT : some_way();
 		bool shared = !waits && how != CREATE && below(4) == 0;
 		int error = cycle(waits ? locks : below(locks), how, shared);
 		/* A mount that has died is not coming back for us. */
@@ -385,7 +405,7 @@ static int held(char **argv)
 	if (history < 0)
 		fail(argv[4]);
 	number = (unsigned long)now();
-	note_at(now(), "call %lu %s X wait", number, argv[3]);
+	note_at(now(), "call %lu %s X mutex", number, argv[3]);
 	note_at(now(), "granted %lu 0", number);
 	rest(5 * MS);
 	note_at(now(), "seen %lu", number);

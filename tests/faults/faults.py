@@ -6,6 +6,7 @@ campaign goes on meanwhile), and mends it.  What it chooses by chance it draws f
 dice, which the campaign has made for it from the seed.
 """
 
+import errno
 import signal
 import time
 from dataclasses import dataclass
@@ -34,16 +35,22 @@ class Fault:
     run: object
     loses: str  # where a lock may be lost: nothing, only there (on one machine), everywhere
     cluster: bool  # hurts the cluster or all machines, so that another such fault may be too much
+    errors: set  # what calls may be refused with meanwhile (on one machine, if only that is hurt)
 
+
+# Who may not wait is refused, or tries, when nobody answers in time.
+AWAY = {errno.EIO}
+# The mount is gone.
+GONE = {errno.ENOTCONN, errno.ECONNABORTED}
 
 FAULTS = []
 
 
-def fault(name, loses=ALL, cluster=False):
+def fault(name, loses=ALL, cluster=False, errors=()):
     """Adds a fault to the list."""
 
     def add(function):
-        FAULTS.append(Fault(name, function, loses, cluster))
+        FAULTS.append(Fault(name, function, loses, cluster, set(errors)))
         return function
 
     return add
@@ -52,7 +59,7 @@ def fault(name, loses=ALL, cluster=False):
 # The cluster.
 
 
-@fault("a member is killed and restarted", cluster=True)
+@fault("a member is killed and restarted", cluster=True, errors=AWAY)
 def member_killed(field, site):
     member = site.dice.choice(field.cluster.members)
     member.kill()
@@ -61,7 +68,7 @@ def member_killed(field, site):
     yield from until(member.healthy, "the member answers")
 
 
-@fault("the leader is killed and restarted", cluster=True)
+@fault("the leader is killed and restarted", cluster=True, errors=AWAY)
 def leader_killed(field, site):
     member = field.leader()
     member.kill()
@@ -71,7 +78,7 @@ def leader_killed(field, site):
 
 
 # Longer than the TTL an etcd before the end of 2023 takes leases back that are not its own any more.
-@fault("the leader stands still, less than half the TTL", cluster=True)
+@fault("the leader stands still, less than half the TTL", cluster=True, errors=AWAY)
 def leader_paused(field, site):
     member = field.leader()
     member.pause()
@@ -79,7 +86,7 @@ def leader_paused(field, site):
     member.resume()
 
 
-@fault("the leader is cut off from its peers", cluster=True)
+@fault("the leader is cut off from its peers", cluster=True, errors=AWAY)
 def leader_isolated(field, site):
     leader = field.leader()
     identity = f"{int(leader.call('/v3/maintenance/status')['header']['member_id']):x}"
@@ -90,12 +97,13 @@ def leader_isolated(field, site):
         wire.mend()
 
 
-@fault("two of three members stand still, less than half the TTL", cluster=True)
+@fault("two of three members stand still, less than half the TTL", cluster=True, errors=AWAY)
 def no_quorum_short(field, site):
     yield from pause_two(field, site, SHORT - ELECTION)
 
 
-@fault("two of three members stand still, longer than the TTL", loses=ANYBODY, cluster=True)
+@fault("two of three members stand still, longer than the TTL",
+       loses=ANYBODY, cluster=True, errors=AWAY)
 def no_quorum_long(field, site):
     yield from pause_two(field, site, LONG)
 
@@ -109,7 +117,7 @@ def pause_two(field, site, seconds):
         member.resume()
 
 
-@fault("a member is replaced by an empty one", cluster=True)
+@fault("a member is replaced by an empty one", cluster=True, errors=AWAY)
 def member_replaced(field, site):
     member = site.dice.choice(field.cluster.members)
     yield from field.replace_member(member)
@@ -123,7 +131,7 @@ def defragmentation(field, site):
         yield 0.1
 
 
-@fault("compaction while a machine is cut off", cluster=True)
+@fault("compaction while a machine is cut off", cluster=True, errors=AWAY)
 def compaction(field, site):
     cut(site)
     yield SHORT / 2
@@ -132,7 +140,7 @@ def compaction(field, site):
     mend(site)
 
 
-@fault("the store is out of space (NOSPACE alarm)", cluster=True)
+@fault("the store is out of space (NOSPACE alarm)", cluster=True, errors={errno.ENOSPC})
 def no_space(field, site):
     alarm(field, "ACTIVATE")
     yield LONG
@@ -145,7 +153,9 @@ def alarm(field, action):
     member.call("/v3/maintenance/alarm", action=action, memberID=identity, alarm="NOSPACE")
 
 
-@fault("authentication is switched on, and off; tokens expire", cluster=True)
+# To check a password takes etcd long.
+@fault("authentication is switched on, and off; tokens expire",
+       cluster=True, errors={errno.EACCES, *AWAY})
 def authentication(field, site):
     field.etcdctl("auth", "enable")
     for member in field.cluster.members:
@@ -177,57 +187,57 @@ def hurt(site, lasting, *, wires=None, how="stall", **options):
     mend(site)
 
 
-@fault("a machine is cut off from one member")
+@fault("a machine is cut off from one member", errors=AWAY)
 def cut_from_one(field, site):
     yield from hurt(site, LONG, wires=[site.dice.choice(site.wires)], how="cut")
 
 
-@fault("a machine hears nothing of one member any more")
+@fault("a machine hears nothing of one member any more", errors=AWAY)
 def stalled_by_one(field, site):
     yield from hurt(site, LONG, wires=[site.dice.choice(site.wires)])
 
 
-@fault("a machine is cut off, less than half the TTL")
+@fault("a machine is cut off, less than half the TTL", errors=AWAY)
 def cut_short(field, site):
     yield from hurt(site, SHORT, how="cut")
 
 
-@fault("a machine is cut off, longer than the TTL", loses=OTHERS)
+@fault("a machine is cut off, longer than the TTL", loses=OTHERS, errors=AWAY)
 def cut_long(field, site):
     yield from hurt(site, LONG, how="cut")
 
 
-@fault("connections are refused, less than half the TTL")
+@fault("connections are refused, less than half the TTL", errors=AWAY)
 def refused(field, site):
     yield from hurt(site, SHORT, how="refuse")
 
 
-@fault("connections stall, less than half the TTL")
+@fault("connections stall, less than half the TTL", errors=AWAY)
 def stall_short(field, site):
     yield from hurt(site, SHORT)
 
 
-@fault("connections stall, longer than the TTL", loses=OTHERS)
+@fault("connections stall, longer than the TTL", loses=OTHERS, errors=AWAY)
 def stall_long(field, site):
     yield from hurt(site, LONG)
 
 
-@fault("what is asked gets lost, longer than the TTL", loses=OTHERS)
+@fault("what is asked gets lost, longer than the TTL", loses=OTHERS, errors=AWAY)
 def requests_lost(field, site):
     yield from hurt(site, LONG, ways=(True,))
 
 
-@fault("what is answered gets lost, less than half the TTL")
+@fault("what is answered gets lost, less than half the TTL", errors=AWAY)
 def answers_lost_short(field, site):
     yield from hurt(site, SHORT, ways=(False,))
 
 
-@fault("what is answered gets lost, longer than the TTL", loses=OTHERS)
+@fault("what is answered gets lost, longer than the TTL", loses=OTHERS, errors=AWAY)
 def answers_lost(field, site):
     yield from hurt(site, LONG, ways=(False,))
 
 
-@fault("answers end in the middle")
+@fault("answers end in the middle", errors=AWAY)
 def answers_torn(field, site):
     yield from hurt(site, SHORT, how="tear")
 
@@ -237,7 +247,7 @@ def delayed(field, site):
     yield from hurt(site, LONG, how="delay", seconds=0.1)
 
 
-@fault("connections are reset again and again")
+@fault("connections are reset again and again", errors=AWAY)
 def resets(field, site):
     end = time.monotonic() + LONG
     while time.monotonic() < end:
@@ -291,21 +301,21 @@ def clock_stepped(field, site):
 # Daemons and clients.
 
 
-@fault("a daemon stands still, less than half the TTL")
+@fault("a daemon stands still, less than half the TTL", errors=AWAY)
 def daemon_paused_short(field, site):
     site.mount.pause()
     yield SHORT
     site.mount.resume()
 
 
-@fault("a daemon stands still, longer than the TTL", loses=OTHERS)
+@fault("a daemon stands still, longer than the TTL", loses=OTHERS, errors=AWAY)
 def daemon_paused_long(field, site):
     site.mount.pause()
     yield LONG
     site.mount.resume()
 
 
-@fault("a daemon is killed", loses=OTHERS)
+@fault("a daemon is killed", loses=OTHERS, errors=GONE)
 def daemon_killed(field, site):
     site.open = False
     site.mount.kill()

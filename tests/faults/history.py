@@ -6,7 +6,7 @@ nanoseconds, which is the same for all processes of a machine:
 
     TIME call SEQ LOCK MODE HOW     asks for a lock; MODE X or S; HOW is its way
     TIME granted SEQ TOKEN          the call has returned; a token of 0 is not known
-    TIME refused SEQ ERRNO          the call has returned without the lock
+    TIME refused SEQ ERRNO CALL     the call has returned without the lock; CALL is open or lock
     TIME seen SEQ                   at TIME or later the lock was still held
     TIME lost SEQ ERRNO             a check said that it is held no longer
     TIME release SEQ                is about to be given back
@@ -20,6 +20,8 @@ The controller's file, `controller`, has
     TIME killed CLIENT              written before the signal is sent
     TIME breaks SITE                an operator is about to take locks of SITE-... clients away
     TIME broke SITE                 and has done so
+    TIME hurts SITE ERRNO...        from now on calls of SITE-... clients may be refused with these
+    TIME mended                     no calls that begin from now on
 
 A way is wait, try, timed (wait with an alarm), create, posix (wait with F_SETLKW); sit (wait, then
 hold for long, and go on after a loss until the register refuses a write), visit (wait, then hold for
@@ -34,10 +36,13 @@ until the breaking began.
 """
 
 import errno
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 CONTROLLER = "controller"
+# How late the answer to a call may be that began in a fault: several times the timeout of 2 s.
+LATE = 10 * 10**9
 
 
 @dataclass
@@ -53,6 +58,7 @@ class Request:
     answered: int = None
     token: int = None
     error: int = None
+    refuser: str = None  # the call: open or lock
     seen: int = None
     lost: int = None
     loss: int = None  # the error
@@ -81,6 +87,22 @@ class Write:
 
 
 @dataclass
+class Hurt:
+    """A time in which the clients of a site may be refused with some errors."""
+
+    site: str
+    errors: set
+    start: int
+    end: float = math.inf
+
+    def excuses(self, request):
+        """Whether a refusal is accounted for."""
+        return (request.client.partition("-")[0] == self.site and request.error in self.errors and
+                self.start <= request.answered and request.called < self.end and
+                request.answered < self.end + LATE)
+
+
+@dataclass
 class History:
     """All that was seen in one run."""
 
@@ -89,6 +111,7 @@ class History:
     ended: set = field(default_factory=set)
     killed: dict = field(default_factory=dict)
     breaks: list = field(default_factory=list)  # of [site, start, end]
+    hurts: list = field(default_factory=list)
     broken: list = field(default_factory=list)
 
     def proven(self):
@@ -120,7 +143,7 @@ def read_line(history, client, requests, words):
     if verb == "granted":
         request.answered, request.token = time, int(rest[1])
     elif verb == "refused":
-        request.answered, request.error = time, int(rest[1])
+        request.answered, request.error, request.refuser = time, int(rest[1]), rest[2]
     elif verb in ("seen", "lost", "release", "released"):
         setattr(request, verb, time)
         if verb == "lost":
@@ -159,6 +182,11 @@ def read(directory):
                 history.breaks.append([rest[0], int(time), None])
             elif verb == "broke":
                 history.breaks[-1][2] = int(time)
+            elif verb == "hurts":
+                history.hurts.append(Hurt(rest[0], set(map(int, rest[1:])), int(time)))
+            elif verb == "mended":
+                for hurt in history.hurts:
+                    hurt.end = min(hurt.end, int(time))
     for path in sorted(Path(directory).iterdir()):
         if path.name != CONTROLLER:
             read_client(history, path.name, path.read_text(encoding="ascii", errors="replace"))
@@ -234,34 +262,58 @@ def check_order(history):
     return found
 
 
-# What a call may be refused with, by the way it was made; EIO and the like only by a fault.
-FAULTS = {errno.EIO, errno.EACCES, errno.ENOSPC, errno.ENOTCONN, errno.ECONNABORTED}
+# What a call may be refused with in peace, by the way it was made.
 # What a handle says that has lost its lock, or its mount.
 LOSSES = {errno.EIO, errno.ENOTCONN, errno.ECONNABORTED}
 REFUSALS = {
-    "wait": {errno.EINTR},
-    "posix": {errno.EINTR},
+    "wait": set(),
+    "posix": set(),
     "timed": {errno.EINTR},
-    "try": {errno.EWOULDBLOCK, errno.EINTR},
-    "create": {errno.EEXIST, errno.EINTR},
-    "sit": {errno.EINTR},
-    "visit": {errno.EINTR},
+    "try": {errno.EWOULDBLOCK},
+    "create": {errno.EEXIST},
+    "sit": set(),
+    "visit": set(),
     "mutex": {errno.EINTR},
 }
-# Ways that end in a grant if nothing goes wrong.
+# Ways that end in a grant if nothing goes wrong, and all in which the lock call waits.
 WAITS = {"wait", "posix", "sit", "visit"}
+PATIENT = {*WAITS, "timed"}
+
+
+def was_taken_away(history, request):
+    """Whether an operator may have taken a lock before its grant was told."""
+    return any(site == request.client.partition("-")[0] and
+               start <= request.answered and request.called < end
+               for site, start, end in history.breaks)
+
+
+def is_accounted_for(history, request):
+    """Whether an error is an outcome, or what a fault may cause."""
+    decides = "open" if request.how == "create" else "lock"
+    if request.refuser == decides and request.error in REFUSALS[request.how]:
+        return True
+    if request.error == errno.EIO and was_taken_away(history, request):
+        return True
+    if request.error == errno.EIO and request.refuser == "lock" and request.how in PATIENT:
+        return False
+    return any(hurt.excuses(request) for hurt in history.hurts)
 
 
 def check_answers(history):
-    """Every call is answered, unless its client was killed, and only with what is promised."""
+    """Every call is answered, unless its client was killed, and only with what is promised.
+
+    An error that is no outcome needs a fault that may cause it, and a lock call that waits goes on
+    doing so while nobody can be asked.
+    """
     found = [f"{client} neither ended nor was killed"
              for client in {r.client for r in history.requests}
              if client not in history.ended and client not in history.killed]
     for request in history.requests:
         if request.answered is None and request.client not in history.killed:
             found.append(f"{request} was never answered")
-        if request.error is not None and request.error not in REFUSALS[request.how] | FAULTS:
-            found.append(f"{request} was refused with {errno.errorcode.get(request.error)}")
+        if request.error is not None and not is_accounted_for(history, request):
+            found.append(f"{request} was refused with {errno.errorcode.get(request.error)}"
+                         f" by {request.refuser}")
         if request.loss is not None and request.loss not in LOSSES:
             found.append(f"{request} was lost with {errno.errorcode.get(request.loss)}")
     return found
@@ -298,7 +350,8 @@ def check_fencing(history):
     last = {request.client: request for request in history.requests}
     return [f"{request} went on after its loss and was never refused"
             for request in history.requests
-            if request.how == "sit" and request.loss == errno.EIO and request.release is not None
+            if request.how == "sit" and request.loss == errno.EIO and request.token
+            and request.release is not None
             and id(request) not in refused and request is not last[request.client]]
 
 

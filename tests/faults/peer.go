@@ -128,7 +128,7 @@ func cycle(ctx context.Context, client *clientv3.Client, session *concurrency.Se
 	err := lock.Lock(ctx)
 	answered := now()
 	if err != nil {
-		note(answered, "refused %d %d", number, int(syscall.EINTR))
+		note(answered, "refused %d %d lock", number, int(syscall.EINTR))
 		return err
 	}
 	answer, err := client.Get(ctx, lock.Key())

@@ -29,7 +29,7 @@ GOOD = {
 20 release 1
 21 released 1
 22 call 2 x X try
-23 refused 2 {errno.EWOULDBLOCK}
+23 refused 2 {errno.EWOULDBLOCK} lock
 32 call 3 x S wait
 33 granted 3 9
 39 seen 3
@@ -67,6 +67,23 @@ def test_a_good_history(tmp_path):
     assert findings(tmp_path, GOOD) == []
 
 
+def refused(way, error, call="lock", end=60):
+    """The good history and a client of the site d that was refused."""
+    return {**GOOD, "d-1": f"50 call 1 x X {way}\n55 refused 1 {error} {call}\n57 end\n",
+            "controller": f"{GOOD['controller']}40 hurts d {errno.EIO} {errno.EACCES}\n{end} mended\n"}
+
+
+def test_what_a_fault_may_cause(tmp_path):
+    """Errors while it lasts, and what had been asked for by then."""
+    for way, error, call, end in (("try", errno.EIO, "lock", 60), ("wait", errno.EIO, "open", 60),
+                                  ("wait", errno.EACCES, "lock", 60), ("create", errno.EIO, "open", 60),
+                                  ("try", errno.EIO, "lock", 51)):
+        assert findings(tmp_path, refused(way, error, call, end)) == []
+    files = refused("wait", errno.EIO)
+    files["controller"] += "52 breaks d\n54 broke d\n"
+    assert findings(tmp_path, files) == []
+
+
 def test_a_lock_that_was_broken_on_purpose(tmp_path):
     """Its holder may hear of it later than the next one gets it; what it asks for later counts."""
     files = changed("c", "24 seen 1\n25 lost 1 5\n26 stale 1 7", "34 seen 1\n35 lost 1 5")
@@ -92,17 +109,26 @@ BAD = {
     "a call without an answer": (changed("b", "33 granted 3 9\n39 seen 3\n40 release 3\n"
                                          "41 released 3\n", ""), "never answered"),
     "a client that is neither dead nor done": ({**GOOD, "controller": ""}, "neither ended"),
-    "ENOLCK": (changed("b", f"refused 2 {errno.EWOULDBLOCK}", f"refused 2 {errno.ENOLCK}"),
+    "ENOLCK": (changed("b", f"refused 2 {errno.EWOULDBLOCK} lock", f"refused 2 {errno.ENOLCK} lock"),
                "ENOLCK"),
     "EWOULDBLOCK for one who waits": (
         changed("a", "11 granted 1 5\n12 seen 1\n13 write 1 5 1\n14 seen 1\n15 release 1\n"
-                "16 released 1\n", f"11 refused 1 {errno.EWOULDBLOCK}\n"), "EAGAIN"),
+                "16 released 1\n", f"11 refused 1 {errno.EWOULDBLOCK} lock\n"), "EAGAIN"),
     "a line that says nothing": (changed("a", "43 end", "43 end of it\n44 what"), "no such line"),
     "nobody refused who went on after a loss": (
         {**GOOD, "d": "50 call 1 y X sit\n51 granted 1 20\n52 seen 1\n53 lost 1 5\n54 write 1 20 1\n"
-                      "55 release 1\n56 released 1\n57 call 2 y X sit\n58 refused 2 5\n59 end\n"},
+                      "55 release 1\n56 released 1\n57 call 2 y X try\n58 refused 2 11 lock\n59 end\n"},
         "never refused"),
     "a loss that is none": (changed("c", "lost 1 5", f"lost 1 {errno.EACCES}"), "lost with EACCES"),
+    "EIO for one who waits": (refused("wait", errno.EIO), "EIO by lock"),
+    "EIO for one who waits with an alarm": (refused("timed", errno.EIO), "EIO by lock"),
+    "EINTR without an alarm": (refused("posix", errno.EINTR), "EINTR by lock"),
+    "EIO before a fault": ({**refused("try", errno.EIO), "controller": ""}, "EIO by lock"),
+    "EIO when all is well again": (refused("try", errno.EIO, end=49), "EIO by lock"),
+    "an error of another fault": (refused("try", errno.ENOSPC), "ENOSPC by lock"),
+    "an error on another machine": (
+        {**refused("try", errno.EIO), "controller": f"40 hurts a {errno.EIO}\n"}, "EIO by lock"),
+    "EEXIST by a lock call": (refused("create", errno.EEXIST), "EEXIST by lock"),
     "a torn line": (changed("b", "42 end\n", "42 e"), "within a line"),
 }
 

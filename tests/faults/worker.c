@@ -370,7 +370,8 @@ static int cycle(unsigned int lock, enum how how, bool shared)
 	uint64_t answered = now();
 	if (!error)
 		return use(fd, lock, how, shared, answered);
-	note_at(answered, "refused %lu %d", number, error);
+	note_at(answered, "refused %lu %d %s", number, error,
+		fd < 0 || how == CREATE ? "open" : "lock");
 	if (fd >= 0)
 		close(fd);
 	return error;

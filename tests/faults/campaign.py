@@ -26,6 +26,8 @@ from field import TTL, Field, wait_until
 HERE = Path(__file__).resolve().parent
 # Between two faults, so that everybody has locked in peace.
 PAUSE = 0.5
+# So long after the beginning of a fault the first in line goes.
+OPENS = 0.3
 # So many rounds of several faults at once are part of the shortest campaign.
 MIXED = 3
 
@@ -128,13 +130,22 @@ def check_kept(field, one):
             field.problem(f"{site.name} was not told that it lost its lock")
 
 
+def prepare(field, fault, hit):
+    """Before a single fault: has locks held through it, and clients stand in line while it begins."""
+    clients = [site for site in field.sites if not (fault.remounts and site is hit)]
+    for site in field.sites:
+        site.keep()
+    if fault.loses == ALL:
+        field.line.form(itertools.cycle(clients), OPENS)
+
+
 def play(field, one):
     """One round."""
     is_single = len(one.faults) == 1
-    for site in field.sites if is_single else []:
-        site.keep()
     for _, site in one.faults:
         field.await_sitter(site)
+    if is_single:
+        prepare(field, *one.faults[0])
     one.start = time.monotonic_ns()
     for fault, site in one.faults:
         for hurt in field.sites if fault.cluster else [site]:
@@ -145,6 +156,7 @@ def play(field, one):
     field.note("mended")
     if is_single:
         check_kept(field, one)
+    field.await_line(TTL)
     field.await_everybody(mended, one.start)
     one.end = time.monotonic_ns()
     until = time.monotonic() + PAUSE
@@ -233,6 +245,8 @@ def play_all(field, options, rounds):
         everything = itertools.chain(everything, mixed(field))
     await_service(field, Round([]))
     field.await_everybody(0, 0)
+    field.line.form(itertools.cycle(field.sites), 0)
+    field.await_line(TTL)
     for one in everything:
         if one.number > MIXED and time.monotonic() > end:
             break

@@ -36,6 +36,7 @@ class Fault:
     loses: str  # where a lock may be lost: nothing, only there (on one machine), everywhere
     cluster: bool  # hurts the cluster or all machines, so that another such fault may be too much
     errors: set  # what calls may be refused with meanwhile (on one machine, if only that is hurt)
+    remounts: bool  # nobody may be left on the machine's mount
 
 
 # Who may not wait is refused, or tries, when nobody answers in time.
@@ -46,11 +47,11 @@ GONE = {errno.ENOTCONN, errno.ECONNABORTED}
 FAULTS = []
 
 
-def fault(name, loses=ALL, cluster=False, errors=()):
+def fault(name, loses=ALL, cluster=False, errors=(), remounts=False):
     """Adds a fault to the list."""
 
     def add(function):
-        FAULTS.append(Fault(name, function, loses, cluster, set(errors)))
+        FAULTS.append(Fault(name, function, loses, cluster, set(errors), remounts))
         return function
 
     return add
@@ -315,7 +316,7 @@ def daemon_paused_long(field, site):
     site.mount.resume()
 
 
-@fault("a daemon is killed", loses=OTHERS, errors=GONE)
+@fault("a daemon is killed", loses=OTHERS, errors=GONE, remounts=True)
 def daemon_killed(field, site):
     site.open = False
     site.mount.kill()
@@ -334,7 +335,7 @@ def worker_killed(field, site):
         yield 0.6
 
 
-@fault("the last clients of a lazily unmounted mount are killed")
+@fault("the last clients of a lazily unmounted mount are killed", remounts=True)
 def unmounted_lazily(field, site):
     site.open = False
     site.let_go()

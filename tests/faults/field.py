@@ -24,6 +24,7 @@ from etcdserver import Cluster
 from mounting import Mount
 from support import PATIENCE, run, wait_until
 from wire import PeerWire, Wire
+from line import Line  # which uses them
 
 PREFIX = "/campaign"
 SITES = "abc"
@@ -235,6 +236,8 @@ class Field:
         self.peers = {}
         self.peer_wires = {}
         self.grants = Grants(self.histories)
+        self.prefix = PREFIX
+        self.line = Line(self)
         self.controller = None
         self.cluster = None
         self.next_kill = 0
@@ -263,6 +266,7 @@ class Field:
             site.close()
         for process in self.peers.values():
             end_group(process)
+        self.line.close()
         for wire in self.peer_wires.values():
             wire.close()
         if self.cluster:
@@ -408,6 +412,7 @@ class Field:
         for site in self.sites:
             site.fill()
             site.mount.check()
+        self.line.advance()
         if time.monotonic() > self.next_kill:
             self.next_kill = time.monotonic() + self.chance.uniform(0.2, 1.5)
             site = self.chance.choice(self.sites)
@@ -416,6 +421,15 @@ class Field:
         for name, process in self.peers.items():
             if process.poll() is not None:
                 raise AssertionError(f"{name} ended with {process.returncode}")
+
+    def await_line(self, deadline):
+        """Waits until nobody stands in line any more."""
+
+        def is_empty():
+            self.tick()
+            return self.line.advance()
+
+        wait_until(is_empty, deadline, "everybody in line has had the lock")
 
     def await_everybody(self, mended, began):
         """Waits until all have had a lock since a fault was mended, in all ways since it began."""
@@ -450,6 +464,7 @@ class Field:
                 self.problem(f"{name} does not end: what it asked for is not answered")
         for process in itertools.chain(*(site.dying for site in self.sites)):
             process.wait(PATIENCE)
+        self.line.end()
         with open(self.histories / "etcdctl", "a", encoding="ascii") as history:
             print(time.monotonic_ns(), "end", file=history)
         for site in self.sites:

@@ -5,6 +5,7 @@ A client keeps a file with one line for each thing that happened, with a time of
 nanoseconds, which is the same for all processes of a machine:
 
     TIME call SEQ LOCK MODE HOW     asks for a lock; MODE X or S; HOW is its way
+    TIME queued SEQ                 has been seen to stand in the queue
     TIME granted SEQ TOKEN          the call has returned; a token of 0 is not known
     TIME refused SEQ ERRNO CALL     the call has returned without the lock; CALL is open or lock
     TIME seen SEQ                   at TIME or later the lock was still held
@@ -25,7 +26,7 @@ The controller's file, `controller`, has
 
 A way is wait, try, timed (wait with an alarm), create, posix (wait with F_SETLKW); sit (wait, then
 hold for long, and go on after a loss until the register refuses a write), visit (wait, then hold for
-a moment only); mutex for what goes to etcd without us.
+a moment only); line for a line of clients that wait; mutex for what goes to etcd without us.
 
 What can be said for certain is that a lock was held from the return of its grant until the last
 moment at which a check was *begun* that said so; without such a check nothing is certain, as the
@@ -55,6 +56,7 @@ class Request:
     shared: bool
     how: str
     called: int
+    queued: int = None
     answered: int = None
     token: int = None
     error: int = None
@@ -144,7 +146,7 @@ def read_line(history, client, requests, words):
         request.answered, request.token = time, int(rest[1])
     elif verb == "refused":
         request.answered, request.error, request.refuser = time, int(rest[1]), rest[2]
-    elif verb in ("seen", "lost", "release", "released"):
+    elif verb in ("queued", "seen", "lost", "release", "released"):
         setattr(request, verb, time)
         if verb == "lost":
             request.loss = int(rest[1])
@@ -262,6 +264,20 @@ def check_order(history):
     return found
 
 
+def check_line(history):
+    """Who asked when another stood in the queue is not granted the lock before that one."""
+    found = []
+    for request in history.requests:
+        if request.queued is None or request.error is not None:
+            continue
+        for rival in history.requests:
+            if (rival.lock == request.lock and request.queued < rival.called and
+                    rival.token is not None and
+                    rival.answered < (request.answered or math.inf)):
+                found.append(f"{rival} overtook {request} in the queue")
+    return found
+
+
 # What a call may be refused with in peace, by the way it was made.
 # What a handle says that has lost its lock, or its mount.
 LOSSES = {errno.EIO, errno.ENOTCONN, errno.ECONNABORTED}
@@ -273,10 +289,11 @@ REFUSALS = {
     "create": {errno.EEXIST},
     "sit": set(),
     "visit": set(),
+    "line": set(),
     "mutex": {errno.EINTR},
 }
 # Ways that end in a grant if nothing goes wrong, and all in which the lock call waits.
-WAITS = {"wait", "posix", "sit", "visit"}
+WAITS = {"wait", "posix", "sit", "visit", "line"}
 PATIENT = {*WAITS, "timed"}
 
 
@@ -358,7 +375,7 @@ def check_fencing(history):
 def check(history, registers):
     """All rules; registers: lock -> entries."""
     found = list(history.broken)
-    for rule in (check_exclusion, check_tokens, check_order, check_answers, check_fencing):
+    for rule in (check_exclusion, check_tokens, check_order, check_line, check_answers, check_fencing):
         found += rule(history)
     for lock, entries in registers.items():
         found += check_register(history, lock, entries)

@@ -106,6 +106,9 @@ BAD = {
     "overtaken": (
         {**GOOD, "d": "50 call 1 x X wait\n51 granted 1 20\n52 seen 1\n53 end\n",
          "e": "54 call 1 x X wait\n55 granted 1 19\n56 seen 1\n57 end\n"}, "asked for after"),
+    "overtaken in the queue": (
+        {**GOOD, "d": "50 call 1 y X wait\n52 queued 1\n60 granted 1 0\n70 end\n",
+         "e": "53 call 1 y X wait\n55 granted 1 0\n65 end\n"}, "overtook d#1"),
     "a call without an answer": (changed("b", "33 granted 3 9\n39 seen 3\n40 release 3\n"
                                          "41 released 3\n", ""), "never answered"),
     "a client that is neither dead nor done": ({**GOOD, "controller": ""}, "neither ended"),

@@ -97,6 +97,7 @@ class Site:
         self.probe = Agent()
         self.keeper = Agent()
         self.kept = None  # the keeper's handle
+        self.heir = Agent()  # waits, on another machine, for what the keeper has
         self.dice = None  # of the fault that hurts it
 
     def mount_again(self):
@@ -179,8 +180,8 @@ class Site:
             self.ask()
             return False
 
-    def keep(self):
-        """Has a lock held from before a fault until after it, which nobody else wants."""
+    def keep(self, other):
+        """Has a lock held from before a fault until after it; only another machine wants it."""
 
         def taken():
             try:
@@ -190,6 +191,7 @@ class Site:
             return True
 
         wait_until(taken, what=f"{self.name} has the lock that it is to keep")
+        self.heir.begin("take", other.mount / f"kept-{self.name}").await_waiting()
 
     def let_go(self):
         """Gives that lock back; whether it had been held all the time."""
@@ -199,8 +201,20 @@ class Site:
         held = not self.keeper.error("pread", fd, 10, 0)
         if held:
             wait_until(lambda: not self.keeper.error("fsync", fd), TTL, "what is held is confirmed")
+        if held and self.heir.ready():
+            self.field.problem(f"somebody else has the lock that {self.name} keeps")
         self.keeper.error("close", fd)
         return held
+
+    def pass_on(self):
+        """Waits until the other machine has that lock."""
+
+        def passed():
+            self.field.tick()
+            return self.heir.ready()
+
+        wait_until(passed, 6 * TTL, f"another machine has what {self.name} kept")
+        self.heir.close(self.heir.finish())
 
     def close(self):
         """Ends everything by force."""
@@ -208,7 +222,7 @@ class Site:
         if self.mount:
             self.mount.destroy()
         for process in [*self.workers.values(), *self.dying, self.probe.process,
-                        self.keeper.process]:
+                        self.keeper.process, self.heir.process]:
             end_group(process)
         for wire in self.wires:
             wire.close()
@@ -421,6 +435,15 @@ class Field:
         for name, process in self.peers.items():
             if process.poll() is not None:
                 raise AssertionError(f"{name} ended with {process.returncode}")
+
+    def await_members(self):
+        """Waits until the cluster is whole."""
+
+        def whole():
+            self.tick()
+            return all(member.healthy() for member in self.cluster.members)
+
+        wait_until(whole, what="all members answer")
 
     def await_line(self, deadline):
         """Waits until nobody stands in line any more."""

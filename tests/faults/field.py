@@ -30,13 +30,15 @@ PREFIX = "/campaign"
 SITES = "abc"
 # Who has to be granted locks after a fault, and the ways in which somebody has to be.
 CLIENTS = {*SITES, "go", "etcdctl"}
-WAYS = {"wait", "try", "timed", "create", "posix", "sit", "visit"}
+WAYS = {"wait", "try", "timed", "create", "posix", "range", "tryrange", "sit", "visit"}
 # Within: the peers have leases of 15 s, and what one of them leaves behind stands in the way.
 EVERYBODY = 30
 LOCKS = 6
+HOMES = LOCKS + 1
 WORKERS = 6
 # Of the clients of a machine, by the end of their names, one holds the machine's own lock for long,
-# and one waits for that of the next machine.  The others want locks below LOCKS.
+# and one waits for that of the next machine.  The others want locks below LOCKS, and parts of the
+# lock LOCKS.
 ROLES = {"s": ("sit", 0), "v": ("visit", 1)}
 TTL = 5
 USER, PASSWORD = "locks", "campaign"
@@ -143,11 +145,11 @@ class Site:
 
     def duty(self, what=None, whose=0):
         """What a client with a role is told to do: that, with the lock of a machine after us."""
-        return [what, LOCKS + (self.number + whose) % len(SITES)] if what else []
+        return [what, HOMES + (self.number + whose) % len(SITES)] if what else []
 
     def sits(self):
         """Whether one of our clients has our own lock."""
-        start = f"{PREFIX}/{LOCKS + self.number}/"
+        start = f"{PREFIX}/{HOMES + self.number}/"
         holders = [name for key, name in self.field.our_keys() if key.name.startswith(start)]
         return holders[:1] == [self.name]
 

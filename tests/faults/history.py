@@ -4,7 +4,8 @@
 A client keeps a file with one line for each thing that happened, with a time of CLOCK_MONOTONIC in
 nanoseconds, which is the same for all processes of a machine:
 
-    TIME call SEQ LOCK MODE HOW     asks for a lock; MODE X or S; HOW is its way
+    TIME call SEQ LOCK MODE HOW [FIRST LAST]
+                                    asks for a lock; MODE X or S; HOW is its way
     TIME queued SEQ                 has been seen to stand in the queue
     TIME granted SEQ TOKEN          the call has returned; a token of 0 is not known
     TIME refused SEQ ERRNO CALL     the call has returned without the lock; CALL is open or lock
@@ -24,7 +25,8 @@ The controller's file, `controller`, has
     TIME hurts SITE ERRNO...        from now on calls of SITE-... clients may be refused with these
     TIME mended                     no calls that begin from now on
 
-A way is wait, try, timed (wait with an alarm), create, posix (wait with F_SETLKW); sit (wait, then
+A way is wait, try, timed (wait with an alarm), create, posix (wait with F_SETLKW), range
+and tryrange (the same for a part of the lock, and with F_SETLK); sit (wait, then
 hold for long, and go on after a loss until the register refuses a write), visit (wait, then hold for
 a moment only); line for a line of clients that wait; mutex for what goes to etcd without us.
 
@@ -56,6 +58,7 @@ class Request:
     shared: bool
     how: str
     called: int
+    part: tuple = None  # of the lock: its first and its last byte
     queued: int = None
     answered: int = None
     token: int = None
@@ -69,7 +72,8 @@ class Request:
 
     def __str__(self):
         mode = "shared" if self.shared else "exclusive"
-        return f"{self.client}#{self.number} ({mode} {self.how} of {self.lock}, token {self.token})"
+        lock = f"{self.lock}{list(self.part)}" if self.part else self.lock
+        return f"{self.client}#{self.number} ({mode} {self.how} of {lock}, token {self.token})"
 
     @property
     def proven(self):
@@ -117,10 +121,19 @@ class History:
     broken: list = field(default_factory=list)
 
     def proven(self):
-        """lock -> the requests that certainly held it, by the time of the grant."""
+        """(lock, byte) -> the requests that certainly held it, by the time of the grant.
+
+        For who locks all of them the bytes of a lock are those of which others lock parts, or one.
+        """
+        bytes_of = {}
+        for request in self.requests:
+            first, last = request.part or (0, 0)
+            bytes_of.setdefault(request.lock, set()).update(range(first, last + 1))
         found = {}
         for request in sorted((r for r in self.requests if r.proven), key=lambda r: r.answered):
-            found.setdefault(request.lock, []).append(request)
+            first, last = request.part or (0, max(bytes_of[request.lock]))
+            for byte in range(first, last + 1):
+                found.setdefault((request.lock, byte), []).append(request)
         return found
 
     def losses(self, start, end):
@@ -137,7 +150,8 @@ def read_line(history, client, requests, words):
         return
     number = int(rest[0])
     if verb == "call":
-        request = Request(client, number, rest[1], rest[2] == "S", rest[3], time)
+        request = Request(client, number, rest[1], rest[2] == "S", rest[3], time,
+                          tuple(map(int, rest[4:6])) or None)
         requests[number] = request
         history.requests.append(request)
         return
@@ -290,10 +304,12 @@ REFUSALS = {
     "sit": set(),
     "visit": set(),
     "line": set(),
+    "range": set(),
+    "tryrange": {errno.EWOULDBLOCK},
     "mutex": {errno.EINTR},
 }
 # Ways that end in a grant if nothing goes wrong, and all in which the lock call waits.
-WAITS = {"wait", "posix", "sit", "visit", "line"}
+WAITS = {"wait", "posix", "range", "sit", "visit", "line"}
 PATIENT = {*WAITS, "timed"}
 
 
@@ -379,4 +395,4 @@ def check(history, registers):
         found += rule(history)
     for lock, entries in registers.items():
         found += check_register(history, lock, entries)
-    return found
+    return list(dict.fromkeys(found))

@@ -84,6 +84,23 @@ def test_what_a_fault_may_cause(tmp_path):
     assert findings(tmp_path, files) == []
 
 
+def parts(*calls):
+    """The good history and clients, beside each other, that each have a lock or a part of one."""
+    return {**GOOD, **{
+        f"d-{number}": f"{50 + number} call 1 y {call}\n{55 + number} granted 1 {70 + number}\n"
+                       f"{65 + number} seen 1\n{70 + number} end\n"
+        for number, call in enumerate(calls)}}
+
+
+@pytest.mark.parametrize("calls", [
+    ("X range 0 1", "X tryrange 2 2", "S range 3 4", "S range 4 9", "X range 10 10"),
+    ("S range 1 2", "S wait", "S tryrange 0 3"),
+])
+def test_parts(tmp_path, calls):
+    """What does not overlap, or is shared, may be held at once."""
+    assert findings(tmp_path, parts(*calls)) == []
+
+
 def test_a_lock_that_was_broken_on_purpose(tmp_path):
     """Its holder may hear of it later than the next one gets it; what it asks for later counts."""
     files = changed("c", "24 seen 1\n25 lost 1 5\n26 stale 1 7", "34 seen 1\n35 lost 1 5")
@@ -123,6 +140,12 @@ BAD = {
                       "55 release 1\n56 released 1\n57 call 2 y X try\n58 refused 2 11 lock\n59 end\n"},
         "never refused"),
     "a loss that is none": (changed("c", "lost 1 5", f"lost 1 {errno.EACCES}"), "lost with EACCES"),
+    "parts that overlap": (parts("X range 0 1", "S tryrange 1 2"), "before d-0#1"),
+    "a part and all": (parts("X range 2 2", "S wait"), "before d-0#1"),
+    "all and a part": (parts("X wait", "X range 1 3"), "before d-0#1"),
+    "a smaller token for a later part": (
+        {**GOOD, "d": "50 call 1 y X range 1 3\n51 granted 1 30\n52 seen 1\n53 call 2 y X range 0 1\n"
+                      "54 granted 2 29\n55 seen 2\n56 end\n"}, "came after d#1 (exclusive range of y[1, 3]"),
     "EIO for one who waits": (refused("wait", errno.EIO), "EIO by lock"),
     "EIO for one who waits with an alarm": (refused("timed", errno.EIO), "EIO by lock"),
     "EINTR without an alarm": (refused("posix", errno.EINTR), "EINTR by lock"),

@@ -4,6 +4,8 @@
  * every way there is, at random, holds them for a while, and writes down what it sees (history.py
  * says how).  Ends in good order on SIGTERM; may be killed at any time.
  *
+ * Of the lock LOCKS it wants mostly parts: some of its first PARTS bytes.
+ *
  * worker ... sit LOCK: takes that one again and again and holds it for long.  If it is lost, goes
  * on as if it were not, until the register refuses that.
  *
@@ -32,6 +34,8 @@
 #include <unistd.h>
 
 enum { ENTRY = 64, MS = 1000000 };
+/* So many bytes of a lock are locked each for itself. */
+enum { PARTS = 4 };
 /* After so long somebody else ought to have a lock that was lost. */
 enum { PERSISTS = 20000 };
 
@@ -187,6 +191,19 @@ static bool count(unsigned int lock, uint64_t token, uint64_t pause)
 
 /* --- holding --- */
 
+enum how { WAIT, TRY, TIMED, CREATE, POSIX, RANGE, TRY_RANGE, SIT, VISIT };
+
+static const char *const how_names[] = {
+	"wait", "try", "timed", "create", "posix", "range", "tryrange", "sit", "visit"};
+
+/* What is asked for. */
+struct wish {
+	unsigned int lock;
+	enum how how;
+	bool shared;
+	unsigned int start, length; /* of bytes; a length of 0 is the whole file */
+};
+
 /* The token as the handle's own record says it; 0 with errno if the lock is lost. */
 static uint64_t read_token(int fd)
 {
@@ -252,28 +269,27 @@ static void persist(unsigned int lock, uint64_t token)
 }
 
 /* What one does with a lock.  One in fifty does not look whether it is still held. */
-static void hold(int fd, unsigned int lock, uint64_t token, bool shared)
+static void hold(int fd, const struct wish *wish, uint64_t token)
 {
-	if (!shared && !sits && !visits && below(50) == 0) {
-		count(lock, token, below(8000) * (uint64_t)MS);
+	/* A register is for one client at a time. */
+	bool counts = !wish->shared && !wish->length;
+
+	if (counts && !sits && !visits && below(50) == 0) {
+		count(wish->lock, token, below(8000) * (uint64_t)MS);
 		return;
 	}
 	uint64_t half = some_time() / 2;
 	int error = watch_over(fd, token, now() + half);
 	if (!error) {
-		if (!shared)
-			count(lock, token, below(3) * (uint64_t)MS);
+		if (counts)
+			count(wish->lock, token, below(3) * (uint64_t)MS);
 		error = watch_over(fd, token, now() + half);
 	}
 	if (error == EIO && sits)
-		persist(lock, token);
+		persist(wish->lock, token);
 }
 
 /* --- taking --- */
-
-enum how { WAIT, TRY, TIMED, CREATE, POSIX, SIT, VISIT };
-
-static const char *const how_names[] = {"wait", "try", "timed", "create", "posix", "sit", "visit"};
 
 static enum how some_way(void)
 {
@@ -282,9 +298,12 @@ static enum how some_way(void)
 	return dice < 50 ? WAIT : dice < 70 ? TRY : dice < 80 ? TIMED : dice < 90 ? CREATE : POSIX;
 }
 
-static int set_range(int fd, int command, short type)
+static int set_range(int fd, int command, short type, const struct wish *wish)
 {
-	struct flock range = {.l_type = type, .l_whence = SEEK_SET};
+	struct flock range = {.l_type = type,
+		.l_whence = SEEK_SET,
+		.l_start = wish->start,
+		.l_len = wish->length};
 
 	return fcntl(fd, command, &range);
 }
@@ -296,13 +315,17 @@ static void set_timer(unsigned int milliseconds)
 	setitimer(ITIMER_REAL, &timer, NULL);
 }
 
-static int take(int fd, enum how how, bool shared)
+static int take(int fd, const struct wish *wish)
 {
-	int kind = shared ? LOCK_SH : LOCK_EX, result;
+	int kind = wish->shared ? LOCK_SH : LOCK_EX, result;
+	short type = wish->shared ? F_RDLCK : F_WRLCK;
 
-	switch (how) {
+	switch (wish->how) {
 	case POSIX:
-		return set_range(fd, F_SETLKW, shared ? F_RDLCK : F_WRLCK);
+	case RANGE:
+		return set_range(fd, F_SETLKW, type, wish);
+	case TRY_RANGE:
+		return set_range(fd, F_SETLK, type, wish);
 	case TRY:
 		return flock(fd, kind | LOCK_NB);
 	case TIMED:
@@ -320,58 +343,63 @@ static int take(int fd, enum how how, bool shared)
 }
 
 /* Opens the lock file and takes the lock; 0 or the error. */
-static int open_and_take(int *fd, unsigned int lock, enum how how, bool shared)
+static int open_and_take(int *fd, const struct wish *wish)
 {
+	int flags = O_RDWR | O_CREAT | (wish->how == CREATE ? O_EXCL : 0);
 	char name[16];
 
-	snprintf(name, sizeof(name), "%u", lock);
-	*fd = openat(directory, name, O_RDWR | O_CREAT | (how == CREATE ? O_EXCL : 0), 0666);
-	if (*fd < 0 || (how != CREATE && take(*fd, how, shared) < 0))
+	snprintf(name, sizeof(name), "%u", wish->lock);
+	*fd = openat(directory, name, flags, 0666);
+	if (*fd < 0 || (wish->how != CREATE && take(*fd, wish) < 0))
 		return errno;
 	return 0;
 }
 
 /* A lock file is given back by closing, the others mostly before that. */
-static void give_back(int fd, enum how how)
+static void give_back(int fd, const struct wish *wish)
 {
 	note_at(now(), "release %lu", number);
-	if (how == CREATE || below(4) == 0)
+	if (wish->how == CREATE || below(4) == 0)
 		return;
-	if (how == POSIX)
-		set_range(fd, F_SETLK, F_UNLCK);
+	if (wish->how == POSIX || wish->length)
+		set_range(fd, F_SETLK, F_UNLCK, wish);
 	else
 		flock(fd, LOCK_UN);
 }
 
 /* Holds what was granted, and gives it back; 0 or the error with which it was lost at once. */
-static int use(int fd, unsigned int lock, enum how how, bool shared, uint64_t answered)
+static int use(int fd, const struct wish *wish, uint64_t answered)
 {
 	uint64_t token = read_token(fd);
 	int error = token ? 0 : errno;
 
 	note_at(answered, "granted %lu %" PRIu64, number, token);
 	if (token)
-		hold(fd, lock, token, shared);
+		hold(fd, wish, token);
 	else
 		note_at(now(), "lost %lu %d", number, error);
-	give_back(fd, how);
+	give_back(fd, wish);
 	close(fd);
 	note_at(now(), "released %lu", number);
 	return error;
 }
 
 /* One request; 0 or the error. */
-static int cycle(unsigned int lock, enum how how, bool shared)
+static int cycle(const struct wish *wish)
 {
+	char part[32] = "";
 	int fd;
 
-	note_at(now(), "call %lu %u %c %s", ++number, lock, shared ? 'S' : 'X', how_names[how]);
-	int error = open_and_take(&fd, lock, how, shared);
+	if (wish->length)
+		snprintf(part, sizeof(part), " %u %u", wish->start, wish->start + wish->length - 1);
+	note_at(now(), "call %lu %u %c %s%s", ++number, wish->lock, wish->shared ? 'S' : 'X',
+		how_names[wish->how], part);
+	int error = open_and_take(&fd, wish);
 	uint64_t answered = now();
 	if (!error)
-		return use(fd, lock, how, shared, answered);
+		return use(fd, wish, answered);
 	note_at(answered, "refused %lu %d %s", number, error,
-		fd < 0 || how == CREATE ? "open" : "lock");
+		fd < 0 || wish->how == CREATE ? "open" : "lock");
 	if (fd >= 0)
 		close(fd);
 	return error;
@@ -391,15 +419,29 @@ static bool open_mount(const char *path)
 	return false;
 }
 
-/* locks: how many there are; or which one has a client that sits or visits. */
+/* locks: how many there are beside the one for parts; or which one a client sits on or visits. */
+static struct wish some_wish(unsigned int locks)
+{
+	struct wish wish = {.lock = locks, .how = sits ? SIT : VISIT};
+
+	if (sits || visits)
+		return wish;
+	wish.lock = below(locks + 1);
+	wish.how = some_way();
+	if (wish.lock == locks && below(4) > 0) {
+		wish.how = below(3) ? RANGE : TRY_RANGE;
+		wish.start = below(PARTS);
+		wish.length = 1 + below(PARTS - wish.start);
+	}
+	wish.shared = wish.how != CREATE && below(4) == 0;
+	return wish;
+}
+
 static void work(unsigned int locks)
 {
-	bool waits = sits || visits;
-
 	while (!stop) {
-		enum how how = sits ? SIT : visits ? VISIT : some_way();
-		bool shared = !waits && how != CREATE && below(4) == 0;
-		int error = cycle(waits ? locks : below(locks), how, shared);
+		struct wish wish = some_wish(locks);
+		int error = cycle(&wish);
 		/* A mount that has died is not coming back for us. */
 		if (error == ENOTCONN || error == ECONNABORTED)
 			return;

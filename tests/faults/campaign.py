@@ -9,6 +9,7 @@ import argparse
 import collections
 import contextlib
 import itertools
+import math
 import random
 import shutil
 import signal
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field as default
 from pathlib import Path
 
 import history
-from faults import ALL, FAULTS, OTHERS
+from faults import ALL, ANYBODY, FAULTS, OTHERS
 from field import TTL, Field, wait_until
 
 HERE = Path(__file__).resolve().parent
@@ -56,16 +57,15 @@ class Round:
         return max([*self.resumed.values(), *self.passed.values()])
 
     def unexpected(self):
-        """The losses that ought not to be.  Of faults at once, only what holds for each is said."""
-        spared = []
-        for request in self.lost:
-            place = request.client.partition("-")[0]
-            allowed = any(fault.loses not in (ALL, OTHERS) or
-                          (fault.loses == OTHERS and site.name == place)
-                          for fault, site in self.faults)
-            if not allowed and len(self.faults) == 1:
-                spared.append(request)
-        return spared
+        """The losses that ought not to be.
+
+        What hurts the cluster may be too much for a machine that is hurt as well.
+        """
+        if len(self.faults) > 1 and any(fault.cluster for fault, _ in self.faults):
+            return []
+        losers = {site.name for fault, site in self.faults if fault.loses == OTHERS}
+        spared = all(fault.loses != ANYBODY for fault, _ in self.faults)
+        return [request for request in self.lost if spared and request.place not in losers]
 
 
 def dice_of(field, one):
@@ -203,8 +203,11 @@ def verdict(field, rounds):
     seen = history.read(field.histories)
     problems = history.check(seen, field.register_entries())
     for one in rounds:
-        one.lost = seen.losses(one.start, one.end)
+        one.lost = seen.losses(one.start, one.end or math.inf)
         problems += [f"{request} was lost by: {one.name}" for request in one.unexpected()]
+    lost = [request for one in rounds for request in one.lost]
+    problems += [f"{request} was lost in peace" for request in seen.requests
+                 if request.lost is not None and request not in lost]
     granted = [request for request in seen.requests if request.token is not None]
     waits = sorted(r.answered - r.called for r in granted if r.how in history.WAITS)
     print(f"{len(seen.requests)} requests of {len({r.client for r in seen.requests})} clients, "

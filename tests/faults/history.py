@@ -76,6 +76,11 @@ class Request:
         return f"{self.client}#{self.number} ({mode} {self.how} of {lock}, token {self.token})"
 
     @property
+    def place(self):
+        """The client's machine, or its program."""
+        return self.client.partition("-")[0]
+
+    @property
     def proven(self):
         """Whether it certainly held: from `answered` until `seen`."""
         return self.token is not None and self.seen is not None
@@ -103,7 +108,7 @@ class Hurt:
 
     def excuses(self, request):
         """Whether a refusal is accounted for."""
-        return (request.client.partition("-")[0] == self.site and request.error in self.errors and
+        return (request.place == self.site and request.error in self.errors and
                 self.start <= request.answered and request.called < self.end and
                 request.answered < self.end + LATE)
 
@@ -214,7 +219,7 @@ def read(directory):
 def cut_short(history, site, start, end):
     """Of what the clients of a site held while it was taken away nothing is certain any more."""
     for request in history.requests:
-        if (request.client.partition("-")[0] == site and request.called < end and
+        if (request.place == site and request.called < end and
                 request.seen is not None and request.seen > start):
             request.seen = start if request.answered <= start else None
 
@@ -315,7 +320,7 @@ PATIENT = {*WAITS, "timed"}
 
 def was_taken_away(history, request):
     """Whether an operator may have taken a lock before its grant was told."""
-    return any(site == request.client.partition("-")[0] and
+    return any(site == request.place and
                start <= request.answered and request.called < end
                for site, start, end in history.breaks)
 

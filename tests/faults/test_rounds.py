@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""A seed means the same faults, on the same machines, with the same choices."""
+"""A seed means the same faults, on the same machines, with the same choices; a loss needs a fault."""
 
 import itertools
 
+import pytest
+
 import campaign
 import field
+import history
+from faults import FAULTS
 
 
 class Sites(field.Field):
@@ -45,3 +49,21 @@ def test_rounds_differ():
     """The same faults together again choose otherwise."""
     drawn = [numbers for _, numbers in schedule(1)]
     assert len(drawn) == len({tuple(numbers) for numbers in drawn})
+
+
+@pytest.mark.parametrize("hurt, losers", [
+    (["a: connections stall, less"], ""),
+    (["a: connections stall, longer"], "a"),
+    (["a: connections stall, longer", "b: answers end"], "a"),
+    (["a: connections stall, longer", "b: a daemon is killed"], "ab"),
+    (["a: connections stall, longer", "b: defragmentation"], "abc"),
+    (["a: two of three members stand still, longer"], "abc"),
+    (["a: the lease is revoked"], "a"),
+])
+def test_who_may_lose(hurt, losers):
+    """Whose losses are no finding, by the faults of a round."""
+    faults = [(next(fault for fault in FAULTS if fault.name.startswith(words[3:])), Site(words[0]))
+              for words in hurt]
+    lost = [history.Request(f"{name}-1", 1, "x", False, "wait", 1) for name in field.SITES]
+    unexpected = campaign.Round(faults, lost=lost).unexpected()
+    assert [one.place for one in lost if one not in unexpected] == list(losers)

@@ -165,7 +165,7 @@ def play(field, one):
     if is_single:
         check_kept(field, one)
     field.await_line(TTL)
-    field.await_everybody(one.mended, one.start)
+    field.await_everybody(one.start)
     field.await_members()
     one.end = time.monotonic_ns()
     until = time.monotonic() + PAUSE
@@ -255,7 +255,7 @@ def play_all(field, options, rounds):
     if not options.fault:
         everything = itertools.chain(everything, mixed(field))
     await_service(field, Round([]))
-    field.await_everybody(0, 0)
+    field.await_everybody(0)
     field.line.form(itertools.cycle(field.sites), 0)
     field.await_line(TTL)
     for one in everything:
@@ -264,6 +264,8 @@ def play_all(field, options, rounds):
         rounds.append(one)
         field.stage = one.name
         play(field, one)
+    field.stage = "the last locks"
+    field.await_everybody(time.monotonic_ns())
 
 
 def run_campaign(field, options):

@@ -28,11 +28,12 @@ from line import Line  # which uses them
 
 PREFIX = "/campaign"
 SITES = "abc"
-# Who has to be granted locks after a fault, and the ways in which somebody has to be.
-CLIENTS = {*SITES, "go", "etcdctl"}
-WAYS = {"wait", "try", "timed", "create", "posix", "range", "tryrange", "sit", "visit"}
+# Who has to be granted locks, and with which calls.
+FAMILIES = {*SITES, "go", "etcdctl", "flock", "create", "fcntl"}
+CALLS = {"create": "create", "posix": "fcntl", "range": "fcntl", "tryrange": "fcntl",
+         "mutex": "none of ours"}
 # Within: the peers have leases of 15 s, and what one of them leaves behind stands in the way.
-EVERYBODY = 30
+EVERYBODY = 60
 LOCKS = 6
 HOMES = LOCKS + 1
 WORKERS = 6
@@ -59,8 +60,8 @@ class Grants:
     def __init__(self, histories):
         self.histories = histories
         self.read = {}  # file -> how many bytes of it
-        self.ways = {}  # (client, number of its request) -> way
-        self.last = {}  # the client's machine or program, and the way -> nanoseconds
+        self.calls = {}  # (client, number of its request) -> how it locks
+        self.last = {}  # family -> nanoseconds
 
     def update(self):
         """Reads what is new."""
@@ -75,9 +76,9 @@ class Grants:
     def add(self, client, time, verb, *words):
         """One line."""
         if verb == "call":
-            self.ways[client, words[0]] = words[3]
+            self.calls[client, words[0]] = CALLS.get(words[3], "flock")
         elif verb == "granted":
-            for name in (client.partition("-")[0], self.ways[client, words[0]]):
+            for name in (client.partition("-")[0], self.calls[client, words[0]]):
                 self.last[name] = max(self.last.get(name, 0), int(time))
 
 
@@ -456,16 +457,15 @@ class Field:
 
         wait_until(is_empty, deadline, "everybody in line has had the lock")
 
-    def await_everybody(self, mended, began):
-        """Waits until all have had a lock since a fault was mended, in all ways since it began."""
-        missing = {name: mended for name in CLIENTS} | {way: began for way in WAYS}
+    def await_everybody(self, since):
+        """Waits until somebody of every family has been granted a lock since some time."""
+        missing = FAMILIES
 
         def all_work():
             nonlocal missing
             self.tick()
             self.grants.update()
-            missing = {name: since for name, since in missing.items()
-                       if self.grants.last.get(name, 0) <= since}
+            missing = {name for name in missing if self.grants.last.get(name, 0) <= since}
             return not missing
 
         try:

@@ -139,7 +139,7 @@ def check_kept(field, one):
 
 
 def prepare(field, fault, hit):
-    """Before a single fault: has locks held through it, and clients stand in line while it begins."""
+    """Before a single fault: has locks kept through it, and clients stand in line as it begins."""
     clients = [site for site in field.sites if not (fault.remounts and site is hit)]
     for site in field.sites:
         site.keep(next(other for other in clients if other is not site))

@@ -35,12 +35,10 @@ class Fault:
     run: object
     loses: str  # where a lock may be lost: nothing, only there (on one machine), everywhere
     cluster: bool  # hurts the cluster or all machines, so that another such fault may be too much
-    errors: set  # what calls may be refused with meanwhile (on one machine, if only that is hurt)
+    errors: set  # what calls may be refused with (on one machine, if only that is hurt), beside EIO
     remounts: bool  # nobody may be left on the machine's mount
 
 
-# Who may not wait is refused, or tries, when nobody answers in time.
-AWAY = {errno.EIO}
 # The mount is gone.
 GONE = {errno.ENOTCONN, errno.ECONNABORTED}
 
@@ -60,7 +58,7 @@ def fault(name, loses=ALL, cluster=False, errors=(), remounts=False):
 # The cluster.
 
 
-@fault("a member is killed and restarted", cluster=True, errors=AWAY)
+@fault("a member is killed and restarted", cluster=True)
 def member_killed(field, site):
     member = site.dice.choice(field.cluster.members)
     member.kill()
@@ -68,7 +66,7 @@ def member_killed(field, site):
     member.launch()
 
 
-@fault("the leader is killed and restarted", cluster=True, errors=AWAY)
+@fault("the leader is killed and restarted", cluster=True)
 def leader_killed(field, site):
     member = field.leader()
     member.kill()
@@ -77,7 +75,7 @@ def leader_killed(field, site):
 
 
 # Longer than the TTL an etcd before the end of 2023 takes leases back that are not its own any more.
-@fault("the leader stands still, less than half the TTL", cluster=True, errors=AWAY)
+@fault("the leader stands still, less than half the TTL", cluster=True)
 def leader_paused(field, site):
     member = field.leader()
     member.pause()
@@ -85,7 +83,7 @@ def leader_paused(field, site):
     member.resume()
 
 
-@fault("the leader is cut off from its peers", cluster=True, errors=AWAY)
+@fault("the leader is cut off from its peers", cluster=True)
 def leader_isolated(field, site):
     leader = field.leader()
     identity = f"{int(leader.call('/v3/maintenance/status')['header']['member_id']):x}"
@@ -96,13 +94,12 @@ def leader_isolated(field, site):
         wire.mend()
 
 
-@fault("two of three members stand still, less than half the TTL", cluster=True, errors=AWAY)
+@fault("two of three members stand still, less than half the TTL", cluster=True)
 def no_quorum_short(field, site):
     yield from pause_two(field, site, SHORT - ELECTION)
 
 
-@fault("two of three members stand still, longer than the TTL",
-       loses=ANYBODY, cluster=True, errors=AWAY)
+@fault("two of three members stand still, longer than the TTL", loses=ANYBODY, cluster=True)
 def no_quorum_long(field, site):
     yield from pause_two(field, site, LONG)
 
@@ -116,7 +113,7 @@ def pause_two(field, site, seconds):
         member.resume()
 
 
-@fault("a member is replaced by an empty one", cluster=True, errors=AWAY)
+@fault("a member is replaced by an empty one", cluster=True)
 def member_replaced(field, site):
     member = site.dice.choice(field.cluster.members)
     yield from field.replace_member(member)
@@ -129,7 +126,7 @@ def defragmentation(field, site):
         yield 0.1
 
 
-@fault("compaction while a machine is cut off", cluster=True, errors=AWAY)
+@fault("compaction while a machine is cut off", cluster=True)
 def compaction(field, site):
     cut(site)
     yield SHORT / 2
@@ -151,9 +148,7 @@ def alarm(field, action):
     member.call("/v3/maintenance/alarm", action=action, memberID=identity, alarm="NOSPACE")
 
 
-# To check a password takes etcd long.
-@fault("authentication is switched on, and off; tokens expire",
-       cluster=True, errors={errno.EACCES, *AWAY})
+@fault("authentication is switched on, and off; tokens expire", cluster=True, errors={errno.EACCES})
 def authentication(field, site):
     field.etcdctl("auth", "enable")
     for member in field.cluster.members:
@@ -185,57 +180,57 @@ def hurt(site, lasting, *, wires=None, how="stall", **options):
     mend(site)
 
 
-@fault("a machine is cut off from one member", errors=AWAY)
+@fault("a machine is cut off from one member")
 def cut_from_one(field, site):
     yield from hurt(site, LONG, wires=[site.dice.choice(site.wires)], how="cut")
 
 
-@fault("a machine hears nothing of one member any more", errors=AWAY)
+@fault("a machine hears nothing of one member any more")
 def stalled_by_one(field, site):
     yield from hurt(site, LONG, wires=[site.dice.choice(site.wires)])
 
 
-@fault("a machine is cut off, less than half the TTL", errors=AWAY)
+@fault("a machine is cut off, less than half the TTL")
 def cut_short(field, site):
     yield from hurt(site, SHORT, how="cut")
 
 
-@fault("a machine is cut off, longer than the TTL", loses=OTHERS, errors=AWAY)
+@fault("a machine is cut off, longer than the TTL", loses=OTHERS)
 def cut_long(field, site):
     yield from hurt(site, LONG, how="cut")
 
 
-@fault("connections are refused, less than half the TTL", errors=AWAY)
+@fault("connections are refused, less than half the TTL")
 def refused(field, site):
     yield from hurt(site, SHORT, how="refuse")
 
 
-@fault("connections stall, less than half the TTL", errors=AWAY)
+@fault("connections stall, less than half the TTL")
 def stall_short(field, site):
     yield from hurt(site, SHORT)
 
 
-@fault("connections stall, longer than the TTL", loses=OTHERS, errors=AWAY)
+@fault("connections stall, longer than the TTL", loses=OTHERS)
 def stall_long(field, site):
     yield from hurt(site, LONG)
 
 
-@fault("what is asked gets lost, longer than the TTL", loses=OTHERS, errors=AWAY)
+@fault("what is asked gets lost, longer than the TTL", loses=OTHERS)
 def requests_lost(field, site):
     yield from hurt(site, LONG, ways=(True,))
 
 
-@fault("what is answered gets lost, less than half the TTL", errors=AWAY)
+@fault("what is answered gets lost, less than half the TTL")
 def answers_lost_short(field, site):
     yield from hurt(site, SHORT, ways=(False,))
 
 
-@fault("what is answered gets lost, longer than the TTL", loses=OTHERS, errors=AWAY)
+@fault("what is answered gets lost, longer than the TTL", loses=OTHERS)
 def answers_lost(field, site):
     yield from hurt(site, LONG, ways=(False,))
 
 
-@fault("answers end in the middle", errors=AWAY)
+@fault("answers end in the middle")
 def answers_torn(field, site):
     yield from hurt(site, SHORT, how="tear")
 
@@ -245,7 +240,7 @@ def delayed(field, site):
     yield from hurt(site, LONG, how="delay", seconds=0.1)
 
 
-@fault("connections are reset again and again", errors=AWAY)
+@fault("connections are reset again and again")
 def resets(field, site):
     end = time.monotonic() + LONG
     while time.monotonic() < end:
@@ -299,14 +294,14 @@ def clock_stepped(field, site):
 # Daemons and clients.
 
 
-@fault("a daemon stands still, less than half the TTL", errors=AWAY)
+@fault("a daemon stands still, less than half the TTL")
 def daemon_paused_short(field, site):
     site.mount.pause()
     yield SHORT
     site.mount.resume()
 
 
-@fault("a daemon stands still, longer than the TTL", loses=OTHERS, errors=AWAY)
+@fault("a daemon stands still, longer than the TTL", loses=OTHERS)
 def daemon_paused_long(field, site):
     site.mount.pause()
     yield LONG

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A seed means the same faults, on the same machines, with the same choices; a loss needs a fault."""
+"""A seed is the same faults, on the same machines, with the same choices; a loss needs a fault."""
 
 import itertools
 

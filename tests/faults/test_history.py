@@ -147,7 +147,8 @@ BAD = {
     "all and a part": (parts("X wait", "X range 1 3"), "before d-0#1"),
     "a smaller token for a later part": (
         {**GOOD, "d": "50 call 1 y X range 1 3\n51 granted 1 30\n52 seen 1\n"
-                      "53 call 2 y X range 0 1\n54 granted 2 29\n55 seen 2\n56 end\n"}, "came after d#1 (exclusive range of y[1, 3]"),
+                      "53 call 2 y X range 0 1\n54 granted 2 29\n55 seen 2\n56 end\n"},
+        "came after d#1 (exclusive range of y[1, 3]"),
     "EIO for one who waits": (refused("wait", errno.EIO), "EIO by lock"),
     "EIO for one who waits with an alarm": (refused("timed", errno.EIO), "EIO by lock"),
     "EINTR without an alarm": (refused("posix", errno.EINTR), "EINTR by lock"),

@@ -60,7 +60,7 @@ finished() { # PID LOG
 	return $status
 }
 
-# Each fault once, and before that whether the checker of the histories finds what it is there for.
+# Each fault once, some at once, and before that whether the checker finds what it is there for.
 # This waits rather than computes, so what computes goes on beside it, and gives way to it.
 faults() {
 	nice -n 19 tests/fuzz/run >"$top/fuzz-beside.log" 2>&1 </dev/null &

@@ -7,7 +7,9 @@ Called by tests/campaign.  LATCHFS_BINARY is the daemon.
 
 import argparse
 import collections
+import contextlib
 import itertools
+import math
 import random
 import shutil
 import signal
@@ -19,12 +21,18 @@ from dataclasses import dataclass, field as default
 from pathlib import Path
 
 import history
-from faults import ALL, FAULTS, OTHERS
+from faults import ALL, ANYBODY, FAULTS, OTHERS
 from field import TTL, Field, wait_until
 
 HERE = Path(__file__).resolve().parent
 # Between two faults, so that everybody has locked in peace.
 PAUSE = 0.5
+# So long after the beginning of a fault the first in line goes.
+OPENS = 0.3
+# So long after a fault everybody goes on: leases have ended by then, which etcd sees a bit late.
+BACK = TTL + 1
+# So many rounds of several faults at once are part of the shortest campaign.
+MIXED = 3
 
 
 @dataclass
@@ -32,9 +40,12 @@ class Round:
     """One or more faults at once, and what came of them."""
 
     faults: list  # of (Fault, Site)
+    number: int = 0  # of those with several faults
     start: int = 0
+    mended: int = 0
     end: int = 0  # when service had resumed
     resumed: dict = default(default_factory=dict)  # site -> seconds after the end of the fault
+    passed: dict = default(default_factory=dict)  # site -> until another one had what it kept
     lost: list = default(default_factory=list)
     unkept: list = default(default_factory=list)  # sites whose kept lock was lost
 
@@ -43,26 +54,37 @@ class Round:
         """What it is called."""
         return " + ".join(f"{fault.name} ({site.name})" for fault, site in self.faults)
 
+    def back(self):
+        """Seconds from the mending until every machine had a lock, and what another had kept."""
+        return max([*self.resumed.values(), *self.passed.values()])
+
     def unexpected(self):
-        """The losses that ought not to be.  Of faults at once, only what holds for each is said."""
-        spared = []
-        for request in self.lost:
-            place = request.client.partition("-")[0]
-            allowed = any(fault.loses not in (ALL, OTHERS) or
-                          (fault.loses == OTHERS and site.name == place)
-                          for fault, site in self.faults)
-            if not allowed and len(self.faults) == 1:
-                spared.append(request)
-        return spared
+        """The losses that ought not to be.
+
+        What hurts the cluster may be too much for a machine that is hurt as well.
+        """
+        if len(self.faults) > 1 and any(fault.cluster for fault, _ in self.faults):
+            return []
+        losers = {site.name for fault, site in self.faults if fault.loses == OTHERS}
+        spared = all(fault.loses != ANYBODY for fault, _ in self.faults)
+        return [request for request in self.lost if spared and request.place not in losers]
+
+
+def dice_of(field, one):
+    """What each fault of a round draws from.  Nothing that takes its time draws from these."""
+    return [field.dice(one.number, fault.name, site.name) for fault, site in one.faults]
 
 
 def run_faults(field, one):
     """Lets the faults of a round happen, side by side."""
-    running = [(time.monotonic() + field.random.uniform(0, 1) * (len(one.faults) > 1),
-                fault.run(field, site)) for fault, site in one.faults]
+    running = []
+    for (fault, site), dice in zip(one.faults, dice_of(field, one)):
+        site.dice = dice
+        delay = site.dice.uniform(0, 1) if len(one.faults) > 1 else 0
+        running.append((time.monotonic() + delay, fault.run(field, site)))
     try:
         run_side_by_side(field, running)
-    except AssertionError:
+    except Exception:
         # What was hurt is mended before this is reported.
         for _, generator in running:
             collections.deque(generator, 0)
@@ -87,7 +109,6 @@ def run_side_by_side(field, running):
 
 def await_service(field, one):
     """Waits until every machine takes locks again; notes how long that took."""
-    start = time.monotonic()
     for site in field.sites:
         site.ask()
     waiting = list(field.sites)
@@ -96,11 +117,11 @@ def await_service(field, one):
         field.tick()
         for site in list(waiting):
             if site.answered():
-                one.resumed[site.name] = time.monotonic() - start
+                one.resumed[site.name] = (time.monotonic_ns() - one.mended) / 1e9
                 waiting.remove(site)
         return not waiting
 
-    wait_until(answered, 6 * TTL, f"locks are taken again after {one.name}")
+    wait_until(answered, 6 * TTL, "locks are taken again")
 
 
 def check_kept(field, one):
@@ -108,53 +129,75 @@ def check_kept(field, one):
     fault, hit = one.faults[0]
     for site in field.sites:
         held = site.let_go()
+        freed = time.monotonic_ns() if held else one.mended
+        site.pass_on()
+        one.passed[site.name] = (time.monotonic_ns() - freed) / 1e9
         if not held:
             one.unkept.append(site)
         if not held and (fault.loses == ALL or (fault.loses == OTHERS and site is not hit)):
-            field.problem(f"{site.name} lost its lock by: {one.name}")
+            field.problem(f"{site.name} lost its lock")
         if held and fault.loses == OTHERS and site is hit:
-            field.problem(f"{site.name} was not told that it lost its lock by: {one.name}")
+            field.problem(f"{site.name} was not told that it lost its lock")
+
+
+def prepare(field, fault, hit):
+    """Before a single fault: has locks kept through it, and clients stand in line as it begins."""
+    clients = [site for site in field.sites if not (fault.remounts and site is hit)]
+    for site in field.sites:
+        site.keep(next(other for other in clients if other is not site))
+    if fault.loses == ALL:
+        field.line.form(itertools.cycle(clients), OPENS)
 
 
 def play(field, one):
     """One round."""
     is_single = len(one.faults) == 1
-    for site in field.sites if is_single else []:
-        site.keep()
+    for _, site in one.faults:
+        field.await_sitter(site)
+    if is_single:
+        prepare(field, *one.faults[0])
     one.start = time.monotonic_ns()
+    for fault, site in one.faults:
+        for hurt in field.sites if fault.cluster else [site]:
+            field.note("hurts", hurt.name, *fault.errors)
     run_faults(field, one)
+    one.mended = time.monotonic_ns()
     await_service(field, one)
+    field.note("mended")
     if is_single:
         check_kept(field, one)
+    field.await_line(TTL)
+    field.await_everybody(one.start)
+    field.await_members()
     one.end = time.monotonic_ns()
     until = time.monotonic() + PAUSE
     while time.monotonic() < until:
         field.tick()
         time.sleep(0.02)  # the pace of the campaign
-    slowest = max(one.resumed.values())
-    print(f"{(one.end - one.start) / 1e9:6.1f} s  back after {slowest:4.1f} s  {one.name}",
+    print(f"{(one.end - one.start) / 1e9:6.1f} s  back after {one.back():4.1f} s  {one.name}",
           flush=True)
-    if slowest > TTL:
-        field.problem(f"service resumed only {slowest:.1f} s after: {one.name}")
+    if one.back() > BACK:
+        field.problem(f"service resumed only {one.back():.1f} s after")
 
 
 def singles(field, only):
-    """Each fault once; those of a single machine hit one where a lock is held for long."""
+    """Each fault once, on any machine."""
     for fault in FAULTS:
         if not only or any(word in fault.name for word in only):
-            yield Round([(fault, field.sitter())])
+            yield Round([(fault, field.dice(fault.name).choice(field.sites))])
 
 
 def mixed(field):
     """Two or three faults at once, for ever; at most one of them hurts the cluster."""
-    while True:
-        sites = field.random.sample(field.sites, field.random.randint(2, 3))
+    dice = field.dice("mixed")
+    for number in itertools.count(1):
+        sites = dice.sample(field.sites, dice.randint(2, 3))
         chosen, cluster = [], False
         for site in sites:
-            fault = field.random.choice([f for f in FAULTS if not (f.cluster and cluster)])
+            fault = dice.choice([f for f in FAULTS if not (f.cluster and cluster)])
             cluster = cluster or fault.cluster
             chosen.append((fault, site))
-        yield Round(chosen)
+        yield Round(chosen, number)
 
 
 def verdict(field, rounds):
@@ -162,10 +205,13 @@ def verdict(field, rounds):
     seen = history.read(field.histories)
     problems = history.check(seen, field.register_entries())
     for one in rounds:
-        one.lost = seen.losses(one.start, one.end)
+        one.lost = seen.losses(one.start, one.end or math.inf)
         problems += [f"{request} was lost by: {one.name}" for request in one.unexpected()]
+    lost = [request for one in rounds for request in one.lost]
+    problems += [f"{request} was lost in peace" for request in seen.requests
+                 if request.lost is not None and request not in lost]
     granted = [request for request in seen.requests if request.token is not None]
-    waits = sorted(r.answered - r.called for r in granted if r.how in ("wait", "posix"))
+    waits = sorted(r.answered - r.called for r in granted if r.how in history.WAITS)
     print(f"{len(seen.requests)} requests of {len({r.client for r in seen.requests})} clients, "
           f"{len(granted)} granted, {sum(r.lost is not None for r in seen.requests)} lost, "
           f"{len(seen.killed)} clients killed; "
@@ -184,7 +230,7 @@ def markdown(rounds):
         if len(one.faults) == 1 and one.end:
             fault = one.faults[0][0]
             lines.append(f"| {fault.name} | {fault.loses} | {len(one.lost) + len(one.unkept)} | "
-                         f"{max(one.resumed.values()):.1f} s |")
+                         f"{one.back():.1f} s |")
     return "\n".join(lines) + "\n"
 
 
@@ -195,24 +241,43 @@ def build(programs):
     subprocess.run(["/usr/bin/go", "build", "-o", programs / "peer", HERE / "peer.go"], check=True)
 
 
-def run_campaign(field, options):
-    """All rounds; those that were played."""
+@contextlib.contextmanager
+def reported(field):
+    """What goes wrong is told, and keeps nobody from reading the histories."""
+    try:
+        yield
+    except (AssertionError, OSError, subprocess.SubprocessError) as error:
+        field.problem(error)
+
+
+def play_all(field, options, rounds):
+    """All rounds; adds each to `rounds` when it begins."""
     end = time.monotonic() + options.minutes * 60
-    rounds = []
     everything = singles(field, options.fault)
     if not options.fault:
         everything = itertools.chain(everything, mixed(field))
-    try:
-        await_service(field, Round([]))
-        field.await_clients()
-        for one in everything:
-            if len(one.faults) > 1 and time.monotonic() > end:
-                break
-            rounds.append(one)
-            play(field, one)
-    except AssertionError as error:
-        field.problem(f"{rounds[-1].name if rounds else 'the start'}: {error}")
-    field.quiet_end()
+    await_service(field, Round([]))
+    field.await_everybody(0)
+    field.line.form(itertools.cycle(field.sites), 0)
+    field.await_line(TTL)
+    for one in everything:
+        if one.number > MIXED and time.monotonic() > end:
+            break
+        rounds.append(one)
+        field.stage = one.name
+        play(field, one)
+    field.stage = "the last locks"
+    field.await_everybody(time.monotonic_ns())
+
+
+def run_campaign(field, options):
+    """Everything from the start to the quiet end; the rounds that were played."""
+    rounds = []
+    with reported(field):
+        play_all(field, options, rounds)
+    field.stage = "the end"
+    with reported(field):
+        field.quiet_end()
     return rounds
 
 

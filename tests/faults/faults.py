@@ -2,9 +2,11 @@
 """The faults of a campaign, one function each, and what must be spared by them.
 
 A fault is a generator: it hurts something, yields for how many seconds that shall last (the
-campaign goes on meanwhile), and mends it.
+campaign goes on meanwhile), and mends it.  What it chooses by chance it draws from its machine's
+dice, which the campaign has made for it from the seed.
 """
 
+import errno
 import signal
 import time
 from dataclasses import dataclass
@@ -33,16 +35,21 @@ class Fault:
     run: object
     loses: str  # where a lock may be lost: nothing, only there (on one machine), everywhere
     cluster: bool  # hurts the cluster or all machines, so that another such fault may be too much
+    errors: set  # what calls may be refused with (on one machine, if only that is hurt), beside EIO
+    remounts: bool  # nobody may be left on the machine's mount
 
+
+# The mount is gone.
+GONE = {errno.ENOTCONN, errno.ECONNABORTED}
 
 FAULTS = []
 
 
-def fault(name, loses=ALL, cluster=False):
+def fault(name, loses=ALL, cluster=False, errors=(), remounts=False):
     """Adds a fault to the list."""
 
     def add(function):
-        FAULTS.append(Fault(name, function, loses, cluster))
+        FAULTS.append(Fault(name, function, loses, cluster, set(errors), remounts))
         return function
 
     return add
@@ -53,11 +60,10 @@ def fault(name, loses=ALL, cluster=False):
 
 @fault("a member is killed and restarted", cluster=True)
 def member_killed(field, site):
-    member = field.random.choice(field.cluster.members)
+    member = site.dice.choice(field.cluster.members)
     member.kill()
     yield SHORT
     member.launch()
-    yield from until(member.healthy, "the member answers")
 
 
 @fault("the leader is killed and restarted", cluster=True)
@@ -66,7 +72,6 @@ def leader_killed(field, site):
     member.kill()
     yield LONG
     member.launch()
-    yield from until(member.healthy, "the member answers")
 
 
 # Longer than the TTL an etcd before the end of 2023 takes leases back that are not its own any more.
@@ -91,16 +96,16 @@ def leader_isolated(field, site):
 
 @fault("two of three members stand still, less than half the TTL", cluster=True)
 def no_quorum_short(field, site):
-    yield from pause_two(field, SHORT - ELECTION)
+    yield from pause_two(field, site, SHORT - ELECTION)
 
 
 @fault("two of three members stand still, longer than the TTL", loses=ANYBODY, cluster=True)
 def no_quorum_long(field, site):
-    yield from pause_two(field, LONG)
+    yield from pause_two(field, site, LONG)
 
 
-def pause_two(field, seconds):
-    members = field.random.sample(field.cluster.members, 2)
+def pause_two(field, site, seconds):
+    members = site.dice.sample(field.cluster.members, 2)
     for member in members:
         member.pause()
     yield seconds
@@ -110,9 +115,8 @@ def pause_two(field, seconds):
 
 @fault("a member is replaced by an empty one", cluster=True)
 def member_replaced(field, site):
-    member = field.random.choice(field.cluster.members)
+    member = site.dice.choice(field.cluster.members)
     yield from field.replace_member(member)
-    yield from until(member.healthy, "the new member answers")
 
 
 @fault("defragmentation of all members", cluster=True)
@@ -131,7 +135,7 @@ def compaction(field, site):
     mend(site)
 
 
-@fault("the store is out of space (NOSPACE alarm)", cluster=True)
+@fault("the store is out of space (NOSPACE alarm)", cluster=True, errors={errno.ENOSPC})
 def no_space(field, site):
     alarm(field, "ACTIVATE")
     yield LONG
@@ -144,7 +148,7 @@ def alarm(field, action):
     member.call("/v3/maintenance/alarm", action=action, memberID=identity, alarm="NOSPACE")
 
 
-@fault("authentication is switched on, and off; tokens expire", cluster=True)
+@fault("authentication is switched on, and off; tokens expire", cluster=True, errors={errno.EACCES})
 def authentication(field, site):
     field.etcdctl("auth", "enable")
     for member in field.cluster.members:
@@ -178,12 +182,12 @@ def hurt(site, lasting, *, wires=None, how="stall", **options):
 
 @fault("a machine is cut off from one member")
 def cut_from_one(field, site):
-    yield from hurt(site, LONG, wires=[field.random.choice(site.wires)], how="cut")
+    yield from hurt(site, LONG, wires=[site.dice.choice(site.wires)], how="cut")
 
 
 @fault("a machine hears nothing of one member any more")
 def stalled_by_one(field, site):
-    yield from hurt(site, LONG, wires=[field.random.choice(site.wires)])
+    yield from hurt(site, LONG, wires=[site.dice.choice(site.wires)])
 
 
 @fault("a machine is cut off, less than half the TTL")
@@ -304,7 +308,7 @@ def daemon_paused_long(field, site):
     site.mount.resume()
 
 
-@fault("a daemon is killed", loses=OTHERS)
+@fault("a daemon is killed", loses=OTHERS, errors=GONE, remounts=True)
 def daemon_killed(field, site):
     site.open = False
     site.mount.kill()
@@ -323,7 +327,7 @@ def worker_killed(field, site):
         yield 0.6
 
 
-@fault("the last clients of a lazily unmounted mount are killed")
+@fault("the last clients of a lazily unmounted mount are killed", remounts=True)
 def unmounted_lazily(field, site):
     site.open = False
     site.let_go()

@@ -24,10 +24,23 @@ from etcdserver import Cluster
 from mounting import Mount
 from support import PATIENCE, run, wait_until
 from wire import PeerWire, Wire
+from line import Line  # which uses them
 
 PREFIX = "/campaign"
+SITES = "abc"
+# Who has to be granted locks, and with which calls.
+FAMILIES = {*SITES, "go", "etcdctl", "flock", "create", "fcntl"}
+CALLS = {"create": "create", "posix": "fcntl", "range": "fcntl", "tryrange": "fcntl",
+         "mutex": "none of ours"}
+# Within: the peers have leases of 15 s, and what one of them leaves behind stands in the way.
+EVERYBODY = 60
 LOCKS = 6
-WORKERS = 5
+HOMES = LOCKS + 1
+WORKERS = 6
+# Of the clients of a machine, by the end of their names, one holds the machine's own lock for long,
+# and one waits for that of the next machine.  The others want locks below LOCKS, and parts of the
+# lock LOCKS.
+ROLES = {"s": ("sit", 0), "v": ("visit", 1)}
 TTL = 5
 USER, PASSWORD = "locks", "campaign"
 SANITIZER = {"ASAN_OPTIONS": "detect_leaks=1:exitcode=99:verify_asan_link_order=0"}
@@ -41,12 +54,41 @@ def until(condition, what, deadline=PATIENCE):
         yield 0.05
 
 
+class Grants:
+    """When who was granted a lock last, as the histories tell that are being written."""
+
+    def __init__(self, histories):
+        self.histories = histories
+        self.read = {}  # file -> how many bytes of it
+        self.calls = {}  # (client, number of its request) -> how it locks
+        self.last = {}  # family -> nanoseconds
+
+    def update(self):
+        """Reads what is new."""
+        for path in self.histories.iterdir():
+            with open(path, "rb") as file:
+                file.seek(self.read.get(path.name, 0))
+                whole, newline, _ = file.read().rpartition(b"\n")
+            self.read[path.name] = self.read.get(path.name, 0) + len(whole + newline)
+            for line in whole.decode("ascii").splitlines():
+                self.add(path.name, *line.split())
+
+    def add(self, client, time, verb, *words):
+        """One line."""
+        if verb == "call":
+            self.calls[client, words[0]] = CALLS.get(words[3], "flock")
+        elif verb == "granted":
+            for name in (client.partition("-")[0], self.calls[client, words[0]]):
+                self.last[name] = max(self.last.get(name, 0), int(time))
+
+
 class Site:
     """One machine: a daemon, its wires to the members, and the clients on its mount."""
 
-    def __init__(self, field, name, environment=None, supervise="yes"):
+    def __init__(self, field, number, name, environment=None, supervise="yes"):
         self.field = field
         self.name = name
+        self.number = number
         self.environment = environment or {}
         self.supervise = supervise
         self.wires = [Wire(member.port) for member in field.cluster.members]
@@ -58,6 +100,8 @@ class Site:
         self.probe = Agent()
         self.keeper = Agent()
         self.kept = None  # the keeper's handle
+        self.heir = Agent()  # waits, on another machine, for what the keeper has
+        self.dice = None  # of the fault that hurts it
 
     def mount_again(self):
         """A new daemon, as soon as the store lets one in."""
@@ -92,16 +136,27 @@ class Site:
             if process.returncode not in (0, -signal.SIGKILL):
                 self.field.problem(f"client {name} ended with {process.returncode}")
         while self.open and len(self.workers) < WORKERS:
-            sits = not any(name.endswith("s") for name in self.workers)
-            name = f"{self.name}-{next(self.counter)}{'s' if sits else ''}"
+            role = next((role for role in ROLES
+                         if not any(name.endswith(role) for name in self.workers)), "")
+            name = f"{self.name}-{next(self.counter)}{role}"
             self.workers[name] = self.field.start(
-                self.field.worker, name, self.field.random.randrange(1 << 30), LOCKS,
+                self.field.worker, name, self.field.dice(name).randrange(1 << 30), LOCKS,
                 self.field.histories / name, self.field.registers, self.mount.path,
-                *(["sit"] if sits else []))
+                *self.duty(*ROLES[role] if role else ()))
+
+    def duty(self, what=None, whose=0):
+        """What a client with a role is told to do: that, with the lock of a machine after us."""
+        return [what, HOMES + (self.number + whose) % len(SITES)] if what else []
+
+    def sits(self):
+        """Whether one of our clients has our own lock."""
+        start = f"{PREFIX}/{HOMES + self.number}/"
+        holders = [name for key, name in self.field.our_keys() if key.name.startswith(start)]
+        return holders[:1] == [self.name]
 
     def kill_clients(self, count=None):
         """Kills clients, in whatever they are doing."""
-        victims = self.field.random.sample(list(self.workers), count or len(self.workers))
+        victims = self.field.chance.sample(list(self.workers), count or len(self.workers))
         for name in victims:
             self.field.note("killed", name)
             self.workers[name].kill()
@@ -128,8 +183,8 @@ class Site:
             self.ask()
             return False
 
-    def keep(self):
-        """Has a lock held from before a fault until after it, which nobody else wants."""
+    def keep(self, other):
+        """Has a lock held from before a fault until after it; only another machine wants it."""
 
         def taken():
             try:
@@ -139,6 +194,7 @@ class Site:
             return True
 
         wait_until(taken, what=f"{self.name} has the lock that it is to keep")
+        self.heir.begin("take", other.mount / f"kept-{self.name}").await_waiting()
 
     def let_go(self):
         """Gives that lock back; whether it had been held all the time."""
@@ -148,8 +204,20 @@ class Site:
         held = not self.keeper.error("pread", fd, 10, 0)
         if held:
             wait_until(lambda: not self.keeper.error("fsync", fd), TTL, "what is held is confirmed")
+        if held and self.heir.ready():
+            self.field.problem(f"somebody else has the lock that {self.name} keeps")
         self.keeper.error("close", fd)
         return held
+
+    def pass_on(self):
+        """Waits until the other machine has that lock."""
+
+        def passed():
+            self.field.tick()
+            return self.heir.ready()
+
+        wait_until(passed, 6 * TTL, f"another machine has what {self.name} kept")
+        self.heir.close(self.heir.finish())
 
     def close(self):
         """Ends everything by force."""
@@ -157,7 +225,7 @@ class Site:
         if self.mount:
             self.mount.destroy()
         for process in [*self.workers.values(), *self.dying, self.probe.process,
-                        self.keeper.process]:
+                        self.keeper.process, self.heir.process]:
             end_group(process)
         for wire in self.wires:
             wire.close()
@@ -168,7 +236,8 @@ class Field:
 
     def __init__(self, base, programs, seed):
         self.base = base
-        self.random = random.Random(seed)
+        self.seed = seed
+        self.chance = self.dice("chance")  # for what depends on how fast things go
         self.histories = base / "histories"
         self.registers = base / "registers"
         self.histories.mkdir()
@@ -179,9 +248,13 @@ class Field:
         self.clock = base / "clock"
         self.worker, self.peer = programs / "worker", programs / "peer"
         self.problems = []
+        self.stage = "the start"
         self.sites = []
         self.peers = {}
         self.peer_wires = {}
+        self.grants = Grants(self.histories)
+        self.prefix = PREFIX
+        self.line = Line(self)
         self.controller = None
         self.cluster = None
         self.next_kill = 0
@@ -194,9 +267,10 @@ class Field:
             library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
             faked = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(self.clock),
                      "FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1", **SANITIZER}
-            for name, environment, supervise in (
-                    ("a", None, "yes"), ("b", None, "yes"), ("c", faked, "no")):
-                self.sites.append(Site(self, name, environment, supervise))
+            for number, name in enumerate(SITES):
+                last = number == len(SITES) - 1
+                self.sites.append(Site(self, number, name, faked if last else None,
+                                       "no" if last else "yes"))
                 self.sites[-1].mount_it()
             self.start_peers()
         except BaseException:
@@ -209,6 +283,7 @@ class Field:
             site.close()
         for process in self.peers.values():
             end_group(process)
+        self.line.close()
         for wire in self.peer_wires.values():
             wire.close()
         if self.cluster:
@@ -245,7 +320,7 @@ class Field:
         environment = {**os.environ, "PEER_USER": USER, "PEER_PASSWORD": PASSWORD}
         for name in ("go-1", "go-2"):
             self.peers[name] = self.start(
-                self.peer, urls, PREFIX, name, self.random.randrange(1 << 30), LOCKS,
+                self.peer, urls, PREFIX, name, self.dice(name).randrange(1 << 30), LOCKS,
                 self.histories / name, self.registers, env=environment,
                 stderr=subprocess.DEVNULL)
         loop = ('trap "stop=1" TERM; n=0; while [ -z "$stop" ]; do n=$(( (n + 1) % $4 )); '
@@ -254,6 +329,10 @@ class Field:
         self.peers["etcdctl"] = self.start(
             "bash", "-c", loop, "bash", urls, PREFIX, self.worker, LOCKS,
             self.histories / "etcdctl", env={**os.environ, "ETCDCTL_API": "3"})
+
+    def dice(self, *words):
+        """Chance that the seed and these words alone decide."""
+        return random.Random(" ".join(map(str, (self.seed, *words))))
 
     # What faults use.
 
@@ -309,16 +388,14 @@ class Field:
         yield
         self.note("broke", site.name)
 
-    def sitter(self):
-        """The machine of which a client holds the lock that is held for long."""
+    def await_sitter(self, site):
+        """Waits until a client of that machine has the lock that it holds for long."""
 
-        def find():
+        def sits():
             self.tick()
-            start = f"{PREFIX}/{LOCKS}/"
-            held = [name for key, name in self.our_keys() if key.name.startswith(start)]
-            return held and next(site for site in self.sites if site.name == held[0])
+            return site.sits()
 
-        return wait_until(find, what="somebody has the lock that is held for long")
+        wait_until(sits, what=f"a client of {site.name} holds its lock for long")
 
     def replace_member(self, member):
         """Throws a member and its data away; the cluster then wants to add an empty one."""
@@ -344,34 +421,57 @@ class Field:
 
     def problem(self, text):
         """Something that must not be."""
-        print(f"  PROBLEM: {text}", flush=True)
-        self.problems.append(text)
+        print(f"  PROBLEM: {self.stage}: {text}", flush=True)
+        self.problems.append(f"{self.stage}: {text}")
 
     def tick(self):
         """Sees to the clients: kills one now and then, replaces those that have ended."""
         for site in self.sites:
             site.fill()
             site.mount.check()
+        self.line.advance()
         if time.monotonic() > self.next_kill:
-            self.next_kill = time.monotonic() + self.random.uniform(0.2, 1.5)
-            site = self.random.choice(self.sites)
+            self.next_kill = time.monotonic() + self.chance.uniform(0.2, 1.5)
+            site = self.chance.choice(self.sites)
             if site.open and site.workers:
                 site.kill_clients(1)
         for name, process in self.peers.items():
             if process.poll() is not None:
-                self.problem(f"{name} ended with {process.returncode}")
-                raise SystemExit(1)
+                raise AssertionError(f"{name} ended with {process.returncode}")
 
-    def await_clients(self):
-        """Waits until clients of every machine and all peers have had a lock."""
+    def await_members(self):
+        """Waits until the cluster is whole."""
+
+        def whole():
+            self.tick()
+            return all(member.healthy() for member in self.cluster.members)
+
+        wait_until(whole, what="all members answer")
+
+    def await_line(self, deadline):
+        """Waits until nobody stands in line any more."""
+
+        def is_empty():
+            self.tick()
+            return self.line.advance()
+
+        wait_until(is_empty, deadline, "everybody in line has had the lock")
+
+    def await_everybody(self, since):
+        """Waits until somebody of every family has been granted a lock since some time."""
+        missing = FAMILIES
 
         def all_work():
+            nonlocal missing
             self.tick()
-            names = {path.name.partition("-")[0] for path in self.histories.iterdir()
-                     if " seen " in path.read_text(encoding="ascii")}
-            return names >= {"go", "etcdctl", *(site.name for site in self.sites)}
+            self.grants.update()
+            missing = {name for name in missing if self.grants.last.get(name, 0) <= since}
+            return not missing
 
-        wait_until(all_work, what="everybody gets locks")
+        try:
+            wait_until(all_work, EVERYBODY)
+        except AssertionError:
+            raise AssertionError(f"no locks any more: {', '.join(sorted(missing))}") from None
 
     def quiet_end(self):
         """All clients end in good order, then all daemons; nothing is left in the store."""
@@ -389,6 +489,7 @@ class Field:
                 self.problem(f"{name} does not end: what it asked for is not answered")
         for process in itertools.chain(*(site.dying for site in self.sites)):
             process.wait(PATIENCE)
+        self.line.end()
         with open(self.histories / "etcdctl", "a", encoding="ascii") as history:
             print(time.monotonic_ns(), "end", file=history)
         for site in self.sites:

@@ -4,9 +4,11 @@
 A client keeps a file with one line for each thing that happened, with a time of CLOCK_MONOTONIC in
 nanoseconds, which is the same for all processes of a machine:
 
-    TIME call SEQ LOCK MODE HOW     asks for a lock; MODE X or S; HOW wait, try, timed, create, posix
+    TIME call SEQ LOCK MODE HOW [FIRST LAST]
+                                    asks for a lock; MODE X or S; HOW is its way
+    TIME queued SEQ                 has been seen to stand in the queue
     TIME granted SEQ TOKEN          the call has returned; a token of 0 is not known
-    TIME refused SEQ ERRNO          the call has returned without the lock
+    TIME refused SEQ ERRNO CALL     the call has returned without the lock; CALL is open or lock
     TIME seen SEQ                   at TIME or later the lock was still held
     TIME lost SEQ ERRNO             a check said that it is held no longer
     TIME release SEQ                is about to be given back
@@ -20,6 +22,13 @@ The controller's file, `controller`, has
     TIME killed CLIENT              written before the signal is sent
     TIME breaks SITE                an operator is about to take locks of SITE-... clients away
     TIME broke SITE                 and has done so
+    TIME hurts SITE ERRNO...        from now on calls of SITE-... clients may be refused with these
+    TIME mended                     no calls that begin from now on
+
+A way is wait, try, timed (wait with an alarm), create, posix (wait with F_SETLKW), range and
+tryrange (F_SETLKW and F_SETLK for a part of the lock); sit (wait, hold for long, and go on after a
+loss until the register refuses a write), visit (wait, and hold for a moment only); line for a line
+of clients that wait; mutex for what goes to etcd without us.
 
 What can be said for certain is that a lock was held from the return of its grant until the last
 moment at which a check was *begun* that said so; without such a check nothing is certain, as the
@@ -30,10 +39,13 @@ until the breaking began.
 """
 
 import errno
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 CONTROLLER = "controller"
+# How late the answer to a call may be that began in a fault: several times the timeout of 2 s.
+LATE = 10 * 10**9
 
 
 @dataclass
@@ -46,17 +58,27 @@ class Request:
     shared: bool
     how: str
     called: int
+    part: tuple = None  # of the lock: its first and its last byte
+    queued: int = None
     answered: int = None
     token: int = None
     error: int = None
+    refuser: str = None  # the call: open or lock
     seen: int = None
     lost: int = None
+    loss: int = None  # the error
     release: int = None
     released: int = None
 
     def __str__(self):
         mode = "shared" if self.shared else "exclusive"
-        return f"{self.client}#{self.number} ({mode} {self.how} of {self.lock}, token {self.token})"
+        lock = f"{self.lock}{list(self.part)}" if self.part else self.lock
+        return f"{self.client}#{self.number} ({mode} {self.how} of {lock}, token {self.token})"
+
+    @property
+    def place(self):
+        """The client's machine, or its program."""
+        return self.client.partition("-")[0]
 
     @property
     def proven(self):
@@ -76,6 +98,22 @@ class Write:
 
 
 @dataclass
+class Hurt:
+    """A time in which the clients of a site may be refused with some errors."""
+
+    site: str
+    errors: set
+    start: int
+    end: float = math.inf
+
+    def excuses(self, request):
+        """Whether a refusal is accounted for."""
+        return (request.place == self.site and request.error in self.errors and
+                self.start <= request.answered and request.called < self.end and
+                request.answered < self.end + LATE)
+
+
+@dataclass
 class History:
     """All that was seen in one run."""
 
@@ -84,13 +122,23 @@ class History:
     ended: set = field(default_factory=set)
     killed: dict = field(default_factory=dict)
     breaks: list = field(default_factory=list)  # of [site, start, end]
+    hurts: list = field(default_factory=list)
     broken: list = field(default_factory=list)
 
     def proven(self):
-        """lock -> the requests that certainly held it, by the time of the grant."""
+        """(lock, byte) -> the requests that certainly held it, by the time of the grant.
+
+        For who locks all of them the bytes of a lock are those of which others lock parts, or one.
+        """
+        bytes_of = {}
+        for request in self.requests:
+            first, last = request.part or (0, 0)
+            bytes_of.setdefault(request.lock, set()).update(range(first, last + 1))
         found = {}
         for request in sorted((r for r in self.requests if r.proven), key=lambda r: r.answered):
-            found.setdefault(request.lock, []).append(request)
+            first, last = request.part or (0, max(bytes_of[request.lock]))
+            for byte in range(first, last + 1):
+                found.setdefault((request.lock, byte), []).append(request)
         return found
 
     def losses(self, start, end):
@@ -107,7 +155,8 @@ def read_line(history, client, requests, words):
         return
     number = int(rest[0])
     if verb == "call":
-        request = Request(client, number, rest[1], rest[2] == "S", rest[3], time)
+        request = Request(client, number, rest[1], rest[2] == "S", rest[3], time,
+                          tuple(map(int, rest[4:6])) or None)
         requests[number] = request
         history.requests.append(request)
         return
@@ -115,9 +164,11 @@ def read_line(history, client, requests, words):
     if verb == "granted":
         request.answered, request.token = time, int(rest[1])
     elif verb == "refused":
-        request.answered, request.error = time, int(rest[1])
-    elif verb in ("seen", "lost", "release", "released"):
+        request.answered, request.error, request.refuser = time, int(rest[1]), rest[2]
+    elif verb in ("queued", "seen", "lost", "release", "released"):
         setattr(request, verb, time)
+        if verb == "lost":
+            request.loss = int(rest[1])
     elif verb == "write":
         history.writes.append(Write(request, time, int(rest[1]), int(rest[2])))
     elif verb == "stale":
@@ -152,6 +203,11 @@ def read(directory):
                 history.breaks.append([rest[0], int(time), None])
             elif verb == "broke":
                 history.breaks[-1][2] = int(time)
+            elif verb == "hurts":
+                history.hurts.append(Hurt(rest[0], set(map(int, rest[1:])), int(time)))
+            elif verb == "mended":
+                for hurt in history.hurts:
+                    hurt.end = min(hurt.end, int(time))
     for path in sorted(Path(directory).iterdir()):
         if path.name != CONTROLLER:
             read_client(history, path.name, path.read_text(encoding="ascii", errors="replace"))
@@ -163,7 +219,7 @@ def read(directory):
 def cut_short(history, site, start, end):
     """Of what the clients of a site held while it was taken away nothing is certain any more."""
     for request in history.requests:
-        if (request.client.partition("-")[0] == site and request.called < end and
+        if (request.place == site and request.called < end and
                 request.seen is not None and request.seen > start):
             request.seen = start if request.answered <= start else None
 
@@ -227,27 +283,76 @@ def check_order(history):
     return found
 
 
-# What a call may be refused with, by the way it was made; EIO and the like only by a fault.
-FAULTS = {errno.EIO, errno.EACCES, errno.ENOSPC, errno.ENOTCONN, errno.ECONNABORTED}
+def check_line(history):
+    """Who asked when another stood in the queue is not granted the lock before that one."""
+    found = []
+    for request in history.requests:
+        if request.queued is None or request.error is not None:
+            continue
+        for rival in history.requests:
+            if (rival.lock == request.lock and request.queued < rival.called and
+                    rival.token is not None and
+                    rival.answered < (request.answered or math.inf)):
+                found.append(f"{rival} overtook {request} in the queue")
+    return found
+
+
+# What a call may be refused with in peace, by the way it was made.
+# What a handle says that has lost its lock, or its mount.
+LOSSES = {errno.EIO, errno.ENOTCONN, errno.ECONNABORTED}
 REFUSALS = {
-    "wait": {errno.EINTR},
-    "posix": {errno.EINTR},
+    "wait": set(),
+    "posix": set(),
     "timed": {errno.EINTR},
-    "try": {errno.EWOULDBLOCK, errno.EINTR},
-    "create": {errno.EEXIST, errno.EINTR},
+    "try": {errno.EWOULDBLOCK},
+    "create": {errno.EEXIST},
+    "sit": set(),
+    "visit": set(),
+    "line": set(),
+    "range": set(),
+    "tryrange": {errno.EWOULDBLOCK},
+    "mutex": {errno.EINTR},
 }
+# Ways that end in a grant if nothing goes wrong, and all in which the lock call waits.
+WAITS = {"wait", "posix", "range", "sit", "visit", "line"}
+PATIENT = {*WAITS, "timed"}
+
+
+def was_taken_away(history, request):
+    """Whether an operator may have taken a lock before its grant was told."""
+    return any(site == request.place and
+               start <= request.answered and request.called < end
+               for site, start, end in history.breaks)
+
+
+def is_accounted_for(history, request):
+    """Whether an error is an outcome, or what a fault may cause."""
+    decides = "open" if request.how == "create" else "lock"
+    if request.refuser == decides and request.error in REFUSALS[request.how]:
+        return True
+    if request.error == errno.EIO:
+        waits = request.refuser == "lock" and request.how in PATIENT
+        return not waits or was_taken_away(history, request)
+    return any(hurt.excuses(request) for hurt in history.hurts)
 
 
 def check_answers(history):
-    """Every call is answered, unless its client was killed, and only with what is promised."""
+    """Every call is answered, unless its client was killed, and only with what is promised.
+
+    An error that is no outcome needs a fault that may cause it.  But EIO needs none: on a machine
+    that is busy enough etcd takes too long.  A lock call that waits goes on doing so then.
+    """
     found = [f"{client} neither ended nor was killed"
              for client in {r.client for r in history.requests}
              if client not in history.ended and client not in history.killed]
     for request in history.requests:
         if request.answered is None and request.client not in history.killed:
             found.append(f"{request} was never answered")
-        if request.error is not None and request.error not in REFUSALS[request.how] | FAULTS:
-            found.append(f"{request} was refused with {errno.errorcode.get(request.error)}")
+        if request.error is not None and not is_accounted_for(history, request):
+            found.append(f"{request} was refused with {errno.errorcode.get(request.error)}"
+                         f" by {request.refuser}")
+        if request.loss is not None and request.loss not in LOSSES:
+            found.append(f"{request} was lost with {errno.errorcode.get(request.loss)}")
     return found
 
 
@@ -276,11 +381,23 @@ def check_register(history, lock, entries):
     return found
 
 
+def check_fencing(history):
+    """Who goes on after a loss is refused, once somebody else has the lock, which is soon."""
+    refused = {id(write.request) for write in history.writes if write.stale}
+    last = {request.client: request for request in history.requests}
+    return [f"{request} went on after its loss and was never refused"
+            for request in history.requests
+            if request.how == "sit" and request.loss == errno.EIO and request.token
+            and request.release is not None
+            and id(request) not in refused and request is not last[request.client]]
+
+
 def check(history, registers):
     """All rules; registers: lock -> entries."""
     found = list(history.broken)
-    for rule in (check_exclusion, check_tokens, check_order, check_answers):
+    for rule in (check_exclusion, check_tokens, check_order, check_line, check_answers,
+                 check_fencing):
         found += rule(history)
     for lock, entries in registers.items():
         found += check_register(history, lock, entries)
-    return found
+    return list(dict.fromkeys(found))

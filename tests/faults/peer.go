@@ -124,16 +124,16 @@ func cycle(ctx context.Context, client *clientv3.Client, session *concurrency.Se
 	prefix string, n int) error {
 	lock := concurrency.NewMutex(session, prefix+"/"+strconv.Itoa(n))
 	number++
-	note(now(), "call %d %d X wait", number, n)
+	note(now(), "call %d %d X mutex", number, n)
 	err := lock.Lock(ctx)
 	answered := now()
 	if err != nil {
-		note(answered, "refused %d %d", number, int(syscall.EINTR))
+		note(answered, "refused %d %d lock", number, int(syscall.EINTR))
 		return err
 	}
 	answer, err := client.Get(ctx, lock.Key())
 	if err != nil || answer.Count == 0 {
-		note(answered, "refused %d %d", number, int(syscall.EIO))
+		note(answered, "granted %d 0", number)
 		return fmt.Errorf("the lock cannot be confirmed: %v", err)
 	}
 	token := answer.Kvs[0].CreateRevision

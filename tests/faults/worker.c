@@ -4,6 +4,13 @@
  * every way there is, at random, holds them for a while, and writes down what it sees (history.py
  * says how).  Ends in good order on SIGTERM; may be killed at any time.
  *
+ * Of the lock LOCKS it wants mostly parts: some of its first PARTS bytes.
+ *
+ * worker ... sit LOCK: takes that one again and again and holds it for long.  If it is lost, goes
+ * on as if it were not, until the register refuses that.
+ *
+ * worker ... visit LOCK: waits for that one again and again and holds it only for a moment.
+ *
  * worker held NAME LOCK HISTORY: for who is called while something else holds that lock; writes
  * that down.
  *
@@ -27,11 +34,15 @@
 #include <unistd.h>
 
 enum { ENTRY = 64, MS = 1000000 };
+/* So many bytes of a lock are locked each for itself. */
+enum { PARTS = 4 };
+/* After so long somebody else ought to have a lock that was lost. */
+enum { PERSISTS = 20000 };
 
 static int history, directory, registers;
 static unsigned int seed;
 static unsigned long number; /* of the request */
-static bool sits;
+static bool sits, visits;
 static volatile sig_atomic_t stop;
 
 static void on_signal(int signal)
@@ -161,8 +172,8 @@ static bool register_write(unsigned int lock, uint64_t token, uint64_t value)
 	return fresh;
 }
 
-/* Adds 1, as a client does that trusts its lock, and takes its time. */
-static void count(unsigned int lock, uint64_t token, uint64_t pause)
+/* Adds 1, as a client does that trusts its lock, and takes its time; false if it is refused. */
+static bool count(unsigned int lock, uint64_t token, uint64_t pause)
 {
 	uint64_t value;
 	bool fresh = register_read(lock, token, &value);
@@ -175,9 +186,23 @@ static void count(unsigned int lock, uint64_t token, uint64_t pause)
 		note_at(now(), "write %lu %" PRIu64 " %" PRIu64, number, token, value + 1);
 	else
 		note_at(now(), "stale %lu %" PRIu64, number, token);
+	return fresh;
 }
 
 /* --- holding --- */
+
+enum how { WAIT, TRY, TIMED, CREATE, POSIX, RANGE, TRY_RANGE, SIT, VISIT };
+
+static const char *const how_names[] = {
+	"wait", "try", "timed", "create", "posix", "range", "tryrange", "sit", "visit"};
+
+/* What is asked for. */
+struct wish {
+	unsigned int lock;
+	enum how how;
+	bool shared;
+	unsigned int start, length; /* of bytes; a length of 0 is the whole file */
+};
 
 /* The token as the handle's own record says it; 0 with errno if the lock is lost. */
 static uint64_t read_token(int fd)
@@ -195,8 +220,8 @@ static uint64_t read_token(int fd)
 	return 0;
 }
 
-/* Looks again and again whether the lock is held, until `end`; false once it is not. */
-static bool watch_over(int fd, uint64_t token, uint64_t end)
+/* Looks again and again whether the lock is held, until `end`; 0, or the error that says no. */
+static int watch_over(int fd, uint64_t token, uint64_t end)
 {
 	uint64_t noted = 0;
 
@@ -206,8 +231,9 @@ static bool watch_over(int fd, uint64_t token, uint64_t end)
 		if (!seen && errno == EINTR && !stop)
 			continue;
 		if (seen != token) {
-			note_at(now(), "lost %lu %d", number, seen ? EPROTO : errno);
-			return false;
+			int error = seen ? EPROTO : errno;
+			note_at(now(), "lost %lu %d", number, error);
+			return error;
 		}
 		bool last = begun >= end || stop;
 		if (last || begun > noted + 20 * MS) {
@@ -215,7 +241,7 @@ static bool watch_over(int fd, uint64_t token, uint64_t end)
 			noted = begun;
 		}
 		if (last)
-			return true;
+			return 0;
 		rest((1 + below(4)) * MS);
 	}
 }
@@ -226,33 +252,44 @@ static uint64_t some_time(void)
 
 	if (sits)
 		return (2000 + below(8000)) * (uint64_t)MS;
-	if (dice < 80)
+	if (visits || dice < 80)
 		return below(10) * MS;
 	if (dice < 98)
 		return below(100) * (uint64_t)MS;
 	return below(4000) * (uint64_t)MS;
 }
 
-/* What one does with a lock.  One in fifty does not look whether it is still held. */
-static void hold(int fd, unsigned int lock, uint64_t token, bool shared)
+/* What a client does that has not heard of its loss. */
+static void persist(unsigned int lock, uint64_t token)
 {
-	if (!shared && !sits && below(50) == 0) {
-		count(lock, token, below(8000) * (uint64_t)MS);
+	uint64_t end = now() + PERSISTS * (uint64_t)MS;
+
+	while (!stop && now() < end && count(lock, token, 0))
+		rest(50 * MS);
+}
+
+/* What one does with a lock.  One in fifty does not look whether it is still held. */
+static void hold(int fd, const struct wish *wish, uint64_t token)
+{
+	/* A register is for one client at a time. */
+	bool counts = !wish->shared && !wish->length;
+
+	if (counts && !sits && !visits && below(50) == 0) {
+		count(wish->lock, token, below(8000) * (uint64_t)MS);
 		return;
 	}
 	uint64_t half = some_time() / 2;
-	if (!watch_over(fd, token, now() + half))
-		return;
-	if (!shared)
-		count(lock, token, below(3) * (uint64_t)MS);
-	watch_over(fd, token, now() + half);
+	int error = watch_over(fd, token, now() + half);
+	if (!error) {
+		if (counts)
+			count(wish->lock, token, below(3) * (uint64_t)MS);
+		error = watch_over(fd, token, now() + half);
+	}
+	if (error == EIO && sits)
+		persist(wish->lock, token);
 }
 
 /* --- taking --- */
-
-enum how { WAIT, TRY, TIMED, CREATE, POSIX };
-
-static const char *const how_names[] = {"wait", "try", "timed", "create", "posix"};
 
 static enum how some_way(void)
 {
@@ -261,9 +298,12 @@ static enum how some_way(void)
 	return dice < 50 ? WAIT : dice < 70 ? TRY : dice < 80 ? TIMED : dice < 90 ? CREATE : POSIX;
 }
 
-static int set_range(int fd, int command, short type)
+static int set_range(int fd, int command, short type, const struct wish *wish)
 {
-	struct flock range = {.l_type = type, .l_whence = SEEK_SET};
+	struct flock range = {.l_type = type,
+		.l_whence = SEEK_SET,
+		.l_start = wish->start,
+		.l_len = wish->length};
 
 	return fcntl(fd, command, &range);
 }
@@ -275,13 +315,17 @@ static void set_timer(unsigned int milliseconds)
 	setitimer(ITIMER_REAL, &timer, NULL);
 }
 
-static int take(int fd, enum how how, bool shared)
+static int take(int fd, const struct wish *wish)
 {
-	int kind = shared ? LOCK_SH : LOCK_EX, result;
+	int kind = wish->shared ? LOCK_SH : LOCK_EX, result;
+	short type = wish->shared ? F_RDLCK : F_WRLCK;
 
-	switch (how) {
+	switch (wish->how) {
 	case POSIX:
-		return set_range(fd, F_SETLKW, shared ? F_RDLCK : F_WRLCK);
+	case RANGE:
+		return set_range(fd, F_SETLKW, type, wish);
+	case TRY_RANGE:
+		return set_range(fd, F_SETLK, type, wish);
 	case TRY:
 		return flock(fd, kind | LOCK_NB);
 	case TIMED:
@@ -290,6 +334,8 @@ static int take(int fd, enum how how, bool shared)
 		set_timer(0);
 		return result;
 	case WAIT:
+	case SIT:
+	case VISIT:
 	case CREATE:
 		break;
 	}
@@ -297,51 +343,65 @@ static int take(int fd, enum how how, bool shared)
 }
 
 /* Opens the lock file and takes the lock; 0 or the error. */
-static int open_and_take(int *fd, unsigned int lock, enum how how, bool shared)
+static int open_and_take(int *fd, const struct wish *wish)
 {
+	int flags = O_RDWR | O_CREAT | (wish->how == CREATE ? O_EXCL : 0);
 	char name[16];
 
-	snprintf(name, sizeof(name), "%u", lock);
-	*fd = openat(directory, name, O_RDWR | O_CREAT | (how == CREATE ? O_EXCL : 0), 0666);
-	if (*fd < 0 || (how != CREATE && take(*fd, how, shared) < 0))
+	snprintf(name, sizeof(name), "%u", wish->lock);
+	*fd = openat(directory, name, flags, 0666);
+	if (*fd < 0 || (wish->how != CREATE && take(*fd, wish) < 0))
 		return errno;
 	return 0;
 }
 
 /* A lock file is given back by closing, the others mostly before that. */
-static void give_back(int fd, enum how how)
+static void give_back(int fd, const struct wish *wish)
 {
 	note_at(now(), "release %lu", number);
-	if (how == CREATE || below(4) == 0)
+	if (wish->how == CREATE || below(4) == 0)
 		return;
-	if (how == POSIX)
-		set_range(fd, F_SETLK, F_UNLCK);
+	if (wish->how == POSIX || wish->length)
+		set_range(fd, F_SETLK, F_UNLCK, wish);
 	else
 		flock(fd, LOCK_UN);
 }
 
-/* One request; 0 or the error. */
-static int cycle(unsigned int lock, enum how how, bool shared)
+/* Holds what was granted, and gives it back; 0 or the error with which it was lost at once. */
+static int use(int fd, const struct wish *wish, uint64_t answered)
 {
+	uint64_t token = read_token(fd);
+	int error = token ? 0 : errno;
+
+	note_at(answered, "granted %lu %" PRIu64, number, token);
+	if (token)
+		hold(fd, wish, token);
+	else
+		note_at(now(), "lost %lu %d", number, error);
+	give_back(fd, wish);
+	close(fd);
+	note_at(now(), "released %lu", number);
+	return error;
+}
+
+/* One request; 0 or the error. */
+static int cycle(const struct wish *wish)
+{
+	char part[32] = "";
 	int fd;
 
-	note_at(now(), "call %lu %u %c %s", ++number, lock, shared ? 'S' : 'X', how_names[how]);
-	int error = open_and_take(&fd, lock, how, shared);
+	if (wish->length)
+		snprintf(part, sizeof(part), " %u %u", wish->start, wish->start + wish->length - 1);
+	note_at(now(), "call %lu %u %c %s%s", ++number, wish->lock, wish->shared ? 'S' : 'X',
+		how_names[wish->how], part);
+	int error = open_and_take(&fd, wish);
 	uint64_t answered = now();
-	uint64_t token = error ? 0 : read_token(fd);
-	if (!error && !token)
-		error = errno; /* lost while the answer was on its way */
-	if (token) {
-		note_at(answered, "granted %lu %" PRIu64, number, token);
-		hold(fd, lock, token, shared);
-		give_back(fd, how);
-	} else {
-		note_at(answered, "refused %lu %d", number, error);
-	}
+	if (!error)
+		return use(fd, wish, answered);
+	note_at(answered, "refused %lu %d %s", number, error,
+		fd < 0 || wish->how == CREATE ? "open" : "lock");
 	if (fd >= 0)
 		close(fd);
-	if (token)
-		note_at(now(), "released %lu", number);
 	return error;
 }
 
@@ -359,12 +419,29 @@ static bool open_mount(const char *path)
 	return false;
 }
 
+/* locks: how many there are beside the one for parts; or which one a client sits on or visits. */
+static struct wish some_wish(unsigned int locks)
+{
+	struct wish wish = {.lock = locks, .how = sits ? SIT : VISIT};
+
+	if (sits || visits)
+		return wish;
+	wish.lock = below(locks + 1);
+	wish.how = some_way();
+	if (wish.lock == locks && below(4) > 0) {
+		wish.how = below(3) ? RANGE : TRY_RANGE;
+		wish.start = below(PARTS);
+		wish.length = 1 + below(PARTS - wish.start);
+	}
+	wish.shared = wish.how != CREATE && below(4) == 0;
+	return wish;
+}
+
 static void work(unsigned int locks)
 {
 	while (!stop) {
-		enum how how = sits ? WAIT : some_way();
-		bool shared = !sits && how != CREATE && below(4) == 0;
-		int error = cycle(sits ? locks : below(locks), how, shared);
+		struct wish wish = some_wish(locks);
+		int error = cycle(&wish);
 		/* A mount that has died is not coming back for us. */
 		if (error == ENOTCONN || error == ECONNABORTED)
 			return;
@@ -379,7 +456,7 @@ static int held(char **argv)
 	if (history < 0)
 		fail(argv[4]);
 	number = (unsigned long)now();
-	note_at(now(), "call %lu %s X wait", number, argv[3]);
+	note_at(now(), "call %lu %s X mutex", number, argv[3]);
 	note_at(now(), "granted %lu 0", number);
 	rest(5 * MS);
 	note_at(now(), "seen %lu", number);
@@ -393,13 +470,14 @@ int main(int argc, char **argv)
 
 	if (argc == 5 && strcmp(argv[1], "held") == 0)
 		return held(argv);
-	sits = argc == 8 && strcmp(argv[7], "sit") == 0;
-	if (argc != 7 && !sits)
+	sits = argc == 9 && strcmp(argv[7], "sit") == 0;
+	visits = argc == 9 && strcmp(argv[7], "visit") == 0;
+	if (argc != 7 && !sits && !visits)
 		return 2;
 	sigaction(SIGALRM, &alarm, NULL);
 	sigaction(SIGTERM, &end, NULL);
 	seed = (unsigned int)strtoul(argv[2], NULL, 10);
-	unsigned int locks = (unsigned int)strtoul(argv[3], NULL, 10);
+	unsigned int locks = (unsigned int)strtoul(argv[argc == 9 ? 8 : 3], NULL, 10);
 	history = open(argv[4], O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
 	registers = open(argv[5], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (history < 0 || registers < 0)

@@ -376,7 +376,7 @@ static void set_tls(CURL *easy, const struct http_pool *pool)
 	/* Instead of all that the system trusts, of which libcurl may know a directory as well. */
 	if (pool->ca_file) {
 		curl_easy_setopt(easy, CURLOPT_CAINFO, pool->ca_file);
-		curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+		curl_easy_setopt(easy, CURLOPT_CAPATH, (char *)NULL);
 	}
 	if (pool->cert_file)
 		curl_easy_setopt(easy, CURLOPT_SSLCERT, pool->cert_file);

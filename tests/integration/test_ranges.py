@@ -12,6 +12,7 @@ import os
 import random
 from fcntl import (F_GETLK, F_RDLCK, F_SETLK, F_SETLKW, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB,
                    LOCK_SH, LOCK_UN)
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ from mounting import parse_record
 from support import SOON, wait_until
 from test_fcntl import F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW
 from test_loss import revoke
+from test_supervise import settled
 
 RW = os.O_RDWR | os.O_CREAT
 SETLK, SETLKW, GETLK = (F_SETLK, F_OFD_SETLK), (F_SETLKW, F_OFD_SETLKW), (F_GETLK, F_OFD_GETLK)
@@ -112,6 +114,8 @@ class Player:
         for who, files, path in zip(self.agents, self.files, self.paths):
             who.close(files[handle])
             files[handle] = who.open(path, RW)
+        # Closing does not wait, and another machine may come before it.
+        settled(Path(self.paths[-1]).parent)
 
 
 def outcome(who):

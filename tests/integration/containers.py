@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Containers by bubblewrap: with users and processes of their own, and a directory of the machine."""
 
-from pathlib import Path
 
-from support import run
+from support import children, command_of, run
 
 
 def container(directory, *options, place="/locks"):
@@ -29,8 +28,8 @@ def attempt(words, name, place="/locks"):
 
 def inside(pid, name):
     """The process of a name below a process."""
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split():
-        if Path(f"/proc/{child}/comm").read_text(encoding="ascii").strip() == name:
+    for child in children(pid):
+        if command_of(child) == name:
             return int(child)
         if (found := inside(child, name)):
             return found

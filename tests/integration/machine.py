@@ -4,6 +4,7 @@
 Nothing of it is seen outside, and nothing outside is changed by it.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from support import PROGRAMS, run, wait_until
+from support import PROGRAMS, children, run, wait_until
 
 TARGET = """[Unit]
 DefaultDependencies=no
@@ -86,10 +87,10 @@ class Machine:
     @property
     def first(self):
         """Its first process, None until that is systemd: before, it has our root, and our systemd."""
-        task = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
-        for child in Path(task).read_text(encoding="ascii").split():
-            if os.readlink(f"/proc/{child}/exe").endswith("/systemd"):
-                return child
+        for child in children(self.process.pid):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if os.readlink(f"/proc/{child}/exe").endswith("/systemd"):
+                    return child
         return None
 
     def run(self, *command, **options):

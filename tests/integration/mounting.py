@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import support
-from support import PATIENCE, REPOSITORY, process_state, run, wait_until
+from support import PATIENCE, REPOSITORY, children, process_state, run, wait_until
 
 BINARY = Path(os.environ.get("LATCHFS_BINARY", REPOSITORY / "build/src/latchfs"))
 # A build without sanitizers, for what counts memory or many rounds.
@@ -175,8 +175,8 @@ class Mount:
         """The process that serves the mount: a supervisor's child, or the daemon itself."""
         if "supervise=no" in self.options:
             return self.pid
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii")
-        return int(children.split()[0]) if children else None
+        found = children(self.pid)
+        return int(found[0]) if found else None
 
     def kill_server(self):
         """Kills it, if there is one just now."""

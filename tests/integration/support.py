@@ -116,6 +116,22 @@ def process_state(pid):
     return stat.rpartition(")")[2].split()[0]
 
 
+def children(pid):
+    """The processes that a process has started and that still exist, as strings, oldest first."""
+    try:
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def command_of(pid):
+    """The name of a process's program, None when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="ascii").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
 def gone(pid):
     """Whether a process has ended (a zombie has)."""
     return process_state(pid) in (None, "Z", "X")

@@ -13,7 +13,7 @@ import yaml
 
 from containers import attempt, container, holding, inside
 from mounting import BINARY, PLAIN_BINARY, clean_environment
-from support import REPOSITORY, SOON, checked, run, wait_until
+from support import REPOSITORY, SOON, checked, children, run, wait_until
 
 CONTRIB = REPOSITORY / "contrib/container"
 ENTRYPOINT = CONTRIB / "entrypoint"
@@ -140,7 +140,7 @@ def test_entrypoint_after_a_kill(lab, shared):
         process, log = launch(lab, shared, "-o", "allow_other,ttl=2", source)
         try:
             wait_until(works, what=f"the mount works, see {log}")
-            number = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii"))
+            number = int(children(process.pid)[0])
             if killed:  # it often has the time to unmount before the kernel ends it with the others
                 reaper = wait_until(lambda: inside(number, "latchfs-reaper"), what="there it is")
                 os.kill(reaper, signal.SIGKILL)

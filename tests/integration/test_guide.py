@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support import REPOSITORY, SOON, checked, process_state, run, wait_until
+from support import REPOSITORY, SOON, checked, children, process_state, run, wait_until
 
 GUIDE = REPOSITORY / "contrib/man/latchfs.7"
 NOBODY = pwd.getpwnam("nobody").pw_uid
@@ -218,8 +218,8 @@ def test_ask(stage):
 def last_stands_still(holder):
     """Whether what a script has started last is stopped."""
     pid = holder.pid
-    while children := Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split():
-        pid = children[-1]
+    while found := children(pid):
+        pid = found[-1]
     return process_state(pid) == "T"
 
 

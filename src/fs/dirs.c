@@ -140,6 +140,14 @@ static enum node_kind kind_of_name(const struct store_name *name)
 	return name->symlink ? NODE_SYMLINK : NODE_FILE;
 }
 
+/* What stat(2) says of it, if the kernel knows it. */
+static uint64_t inode_of(struct fs *fs, const char *path, enum node_kind kind)
+{
+	const struct node *node = node_find(fs, path, kind);
+
+	return node ? node_shown_inode(node) : node_inode(path, kind);
+}
+
 static void reply_entries(struct request *request)
 {
 	static const mode_t types[] = {
@@ -160,8 +168,8 @@ static void reply_entries(struct request *request)
 		const struct store_name *name = &handle->names[at - 2];
 		cleanup(free_ptr) char *path = node_child_path(node, name->name);
 		enum node_kind kind = kind_of_name(name);
-		room = add_entry(
-			request, &buffer, name->name, node_inode(path, kind), types[kind], next);
+		room = add_entry(request, &buffer, name->name, inode_of(request->fs, path, kind),
+			types[kind], next);
 	}
 	reply_data(request, buffer.data, buffer.size);
 	free(buffer.data);

@@ -47,6 +47,7 @@ struct fs {
 	struct ledger *ledger; /* for a process that takes our place; NULL: none will */
 	struct fs_options options;
 	struct node *nodes;          /* by inode number */
+	struct node *node_paths[3];  /* the same by path, of each enum node_kind */
 	size_t busy_nodes;           /* of these, that are open, or directories */
 	size_t handles;              /* open files and directories */
 	struct handle *handle_table; /* these, by number */

@@ -54,45 +54,69 @@ enum node_kind node_kind(const struct node *node)
 }
 
 /* Two paths of one number would be one lock to the kernel, so the next free number is taken. */
-static struct node *find_or_free_inode(
-	struct fs *fs, const char *path, enum node_kind kind, uint64_t *inode)
+static uint64_t free_inode(struct fs *fs, const char *path, enum node_kind kind)
 {
-	struct node *node;
+	uint64_t inode = node_inode(path, kind);
 
-	for (*inode = node_inode(path, kind);; ++*inode) {
-		node = node_by_inode(fs, *inode);
-		if (!node || (node_kind(node) == kind && strcmp(node->path, path) == 0))
-			return node;
-	}
+	while (inode < NODE_ROOT_INODE || node_by_inode(fs, inode))
+		inode++;
+	return inode;
 }
 
 struct node *node_find(struct fs *fs, const char *path, enum node_kind kind)
 {
-	uint64_t inode;
+	struct node *node;
 
-	return find_or_free_inode(fs, path, kind, &inode);
+	HASH_FIND(path_hh, fs->node_paths[kind], path, strlen(path), node);
+	return node;
+}
+
+static struct node *node_new(
+	struct fs *fs, struct node *parent, const char *path, enum node_kind kind)
+{
+	struct node *node = xzalloc(sizeof(*node));
+
+	node->fs = fs;
+	node->inode = free_inode(fs, path, kind);
+	node->path = xstrdup(path);
+	node->is_directory = kind == NODE_DIRECTORY;
+	node->is_symlink = kind == NODE_SYMLINK;
+	node->parent = parent;
+	if (parent)
+		node_ref(parent);
+	HASH_ADD(hh, fs->nodes, inode, sizeof(node->inode), node);
+	HASH_ADD_KEYPTR(path_hh, fs->node_paths[kind], node->path, strlen(node->path), node);
+	fs->busy_nodes += node->is_directory;
+	return node;
 }
 
 struct node *node_get(struct fs *fs, struct node *parent, const char *path, enum node_kind kind)
 {
-	uint64_t inode;
-	struct node *node = find_or_free_inode(fs, path, kind, &inode);
+	struct node *node = node_find(fs, path, kind);
 
-	if (!node) {
-		node = xzalloc(sizeof(*node));
-		node->fs = fs;
-		node->inode = inode;
-		node->path = xstrdup(path);
-		node->is_directory = kind == NODE_DIRECTORY;
-		node->is_symlink = kind == NODE_SYMLINK;
-		node->parent = parent;
-		if (parent)
-			node_ref(parent);
-		HASH_ADD(hh, fs->nodes, inode, sizeof(node->inode), node);
-		fs->busy_nodes += node->is_directory;
-	}
+	if (!node)
+		node = node_new(fs, parent, path, kind);
 	node_ref(node);
 	return node;
+}
+
+static void set_inode(struct node *node, uint64_t inode)
+{
+	HASH_DEL(node->fs->nodes, node);
+	node->inode = inode;
+	HASH_ADD(hh, node->fs->nodes, inode, sizeof(node->inode), node);
+}
+
+void node_restore_inode(struct node *node, uint64_t inode)
+{
+	struct node *other = node_by_inode(node->fs, inode);
+
+	if (inode == node->inode || inode <= NODE_ROOT_INODE)
+		return;
+	/* The other one has its number only until its own entry is read. */
+	if (other)
+		set_inode(other, free_inode(node->fs, other->path, node_kind(other)));
+	set_inode(node, inode);
 }
 
 void node_ref(struct node *node)
@@ -104,6 +128,7 @@ static void node_free(struct node *node)
 {
 	node->fs->busy_nodes -= node->is_directory;
 	HASH_DEL(node->fs->nodes, node);
+	HASH_DELETE(path_hh, node->fs->node_paths[node_kind(node)], node);
 	free(node->path);
 	free(node);
 }

@@ -4,7 +4,9 @@
  * is not the same node as the lock file of that name.
  *
  * A node lives as long as the kernel remembers it, one of its handles is open, or a node below it
- * lives.  Its inode number is made from its path, so it is the same on every mount, always.
+ * lives.  Its inode number is made from its path, so it is the same on every mount, always; but
+ * paths can be made up that would have one number: all but one of them get another, which they keep
+ * while their node lives.
  */
 #pragma once
 
@@ -36,7 +38,8 @@ struct node {
 	uint64_t references;               /* of the kernel's lookups, handles and nodes below */
 	uint64_t lookups;                  /* the first of these */
 	ledger_slot slot;                  /* while there are any */
-	UT_hash_handle hh;
+	UT_hash_handle hh;                 /* by inode, in fs->nodes */
+	UT_hash_handle path_hh;            /* by path, in fs->node_paths of its kind */
 
 	/* Of a lock file that link(2) has given two names: the other name, and the number of both.
 	 */
@@ -56,7 +59,7 @@ struct node {
 
 enum node_kind node_kind(const struct node *node);
 
-/* The inode number of a path. */
+/* The inode number of a path that no other node has. */
 uint64_t node_inode(const char *path, enum node_kind kind);
 
 /* Gives the node of a path, making it if need be, with one more reference. */
@@ -65,6 +68,8 @@ struct node *node_get(struct fs *fs, struct node *parent, const char *path, enum
 /* Or NULL; without a reference. */
 struct node *node_find(struct fs *fs, const char *path, enum node_kind kind);
 struct node *node_by_inode(struct fs *fs, uint64_t inode);
+/* Gives it the number by which the kernel knows it from another process. */
+void node_restore_inode(struct node *node, uint64_t inode);
 
 void node_ref(struct node *node);
 /* The node may be gone afterwards. */

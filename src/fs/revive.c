@@ -35,6 +35,7 @@ void node_enter(struct node *node)
 	if (!ledger)
 		return;
 	pack_node(&entry, node);
+	pack_u64(&entry, node->inode);
 	pack_bytes(&entry, &node->directory, sizeof(node->directory));
 	ledger_put(ledger, &node->slot, LEDGER_NODE, entry.data, entry.size);
 	ledger_count(ledger, node->slot, node->lookups);
@@ -150,6 +151,7 @@ static void read_node(void *user, ledger_slot slot, uint64_t count, const void *
 	if (!node)
 		return;
 	node->slot = slot;
+	node_restore_inode(node, unpack_u64(&from));
 	unpack_bytes(&from, &node->directory, sizeof(node->directory));
 	node->lookups = count;
 	/* Of the root the kernel never forgets anything; what it was not told of is made anew. */

@@ -13,6 +13,7 @@ import pytest
 
 from mounting import parse_record
 from support import SOON, checked, run, wait_until
+from test_supervise import TAKEN_OVER, kill, ready
 
 RW = os.O_RDWR | os.O_CREAT
 LIMIT = 64 * 1024
@@ -292,6 +293,30 @@ def test_inode_numbers_are_stable(pair, agent):
     assert os.stat(pair.a / "y").st_ino != number
     listed = {entry.name: entry.inode() for entry in os.scandir(pair.a.path)}
     assert listed["y"] == os.stat(pair.a / "y").st_ino
+
+
+def test_an_open_file_keeps_its_number(lab):
+    """Also if another name would have the same, was first, goes, and the daemon is replaced."""
+    mount = ready(lab.mount().expect(TAKEN_OVER))
+    one, two = lab.agent(), lab.agent()
+    first, second = b"!0IC=VloaY", bytes.fromhex("d56bb95342870836")
+    paths = [os.path.join(os.fsencode(mount.path), name) for name in (first, second)]
+    fds = [one.open(path, RW) for path in paths]
+    for fd in fds:
+        one.flock(fd, LOCK_EX)
+    numbers = [one.fstat(fd).st_ino for fd in fds]
+    assert len(set(numbers)) == 2
+    for _ in range(2):
+        listed = {entry.name: entry.inode() for entry in os.scandir(os.fsencode(mount.path))}
+        assert listed == dict(zip((first, second), numbers))
+        assert [os.stat(path).st_ino for path in paths] == numbers
+        kill(mount)
+    one.close(fds[0])
+    wait_until(lambda: not os.path.exists(paths[0]), what="the first name is gone")
+    for _ in range(2):
+        assert os.stat(paths[1]).st_ino == one.fstat(fds[1]).st_ino == numbers[1]
+        assert two.error("open", paths[1], RW | os.O_EXCL) == errno.EEXIST
+        kill(mount)
 
 
 def test_command_of_flock_is_told(pair, holder):

@@ -79,7 +79,7 @@
  *       http          libcurl on the loop
  *       service       what systemd is told, and keeps for us
  *
- *     base/           util, buffer, base64, files, json_text, ledger, log, memory, metrics, pack,
+ *     base/           util, buffer, base64, json_text, ledger, limits, log, memory, metrics, pack,
  *                     proc, ranges, usage
  *
  * A program that locks a file: fs/calls -> fs/locks -> lock/lockspace -> lock/lock, which asks for
@@ -95,8 +95,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/files.h"
 #include "base/ledger.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/util.h"
@@ -349,7 +349,7 @@ static void on_tidy(struct loop_timer *timer)
 static int check_file_limit(void)
 {
 	enum { NEEDED = 36 };
-	unsigned long limit = files_raise_limit();
+	unsigned long limit = limits_open_files();
 
 	if (limit >= NEEDED)
 		return 0;
@@ -452,6 +452,7 @@ static int serve_or_supervise(struct program *program)
 		.argv = program->argv,
 		.mount_point = program->options.mount_point};
 
+	limits_init();
 	if (!program->options.supervise || !supervise_is_possible())
 		return serve(program);
 	return supervise(&supervision);

@@ -362,7 +362,8 @@ void ledger_put(struct ledger *ledger, ledger_slot *slot, enum ledger_kind kind,
 	if (!at) {
 		if (!header_of(ledger)->incomplete)
 			log_warning("there is no memory for what another process would need to go "
-				    "on with the locks: if this one dies, they are lost");
+				    "on with the locks: if this one dies, they are lost (%s)",
+				strerror(errno));
 		publish(&header_of(ledger)->incomplete, DAMAGED);
 		return;
 	}

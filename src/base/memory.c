@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -29,11 +30,36 @@ enum {
 	WORTH_IT = 1024 * 1024,
 };
 
+/*
+ * Whether there is no limit to what may be locked: with one, what is allocated later would fail.
+ * For root that depends on a capability, which does not count in a user namespace, so it is tried:
+ * without it, nothing can be locked within a limit of nothing.
+ */
+static bool is_unlimited(void)
+{
+	struct rlimit limit, none;
+
+	if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+		return true;
+	none = (struct rlimit){.rlim_max = limit.rlim_max};
+	if (setrlimit(RLIMIT_MEMLOCK, &none) < 0)
+		return false;
+	bool can = mlock(&limit, sizeof(limit)) == 0;
+	if (can)
+		munlock(&limit, sizeof(limit));
+	setrlimit(RLIMIT_MEMLOCK, &limit);
+	return can;
+}
+
 /* A renewal must not wait for a page to come back from swap. */
 static int lock_pages(void)
 {
-	/* With less than all rights, what is allocated later could fail. */
-	return geteuid() == 0 ? mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) : 0;
+	if (geteuid() != 0)
+		return 0;
+	if (is_unlimited())
+		return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
+	errno = EPERM;
+	return -1;
 }
 
 #ifdef __GLIBC__
@@ -74,7 +100,9 @@ void memory_init(void)
 {
 	set_up_heap();
 	if (lock_pages() < 0)
-		log_info("memory is not locked: %s", strerror(errno));
+		log_info("memory is not locked, and may be swapped out: %s (ulimit -l, "
+			 "LimitMEMLOCK)",
+			strerror(errno));
 }
 
 #endif

@@ -9,7 +9,7 @@
 #include <utlist.h>
 
 #include "base/buffer.h"
-#include "base/files.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "event/loop.h"
@@ -104,7 +104,7 @@ static curl_socket_t on_open(void *user, curlsocktype purpose, struct curl_socka
 	struct http_request *request = user;
 	int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 
-	if (fd >= 0 && files_is_spared(fd, request->pool->spared)) {
+	if (fd >= 0 && limits_is_spared(fd, request->pool->spared)) {
 		close(fd);
 		fd = -1;
 		errno = EMFILE;

@@ -7,7 +7,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
-#include "base/files.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/proc.h"
 #include "base/util.h"
@@ -92,7 +92,7 @@ static int open_process(pid_t pid)
 {
 	int fd = proc_open(pid);
 
-	if (fd >= 0 && files_is_spared(fd, SPARED)) {
+	if (fd >= 0 && limits_is_spared(fd, SPARED)) {
 		close(fd);
 		return -EMFILE;
 	}

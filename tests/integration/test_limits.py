@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Limits: of descriptors, claims, contents, names; what was needed for a crowd is given back."""
+"""Limits: of descriptors, the process, claims, contents, names; what was needed for a crowd is given back."""
 
 import errno
 import os
@@ -25,6 +25,7 @@ FULL = 64 * KIB  # the most that one lock file holds
 # Of a crowd: full lock files, names, waiters; and how long one may take.
 FULL_FILES, NAMES, WAITERS = (3000, 100_000, 10_000) if IN_FULL else (400, 4000, 1000)
 AGES = 600 if IN_FULL else 60
+GOES_ON = "was killed by signal 9 .*another one goes on"
 SHORTAGE = "no connection to etcd can be opened: Too many open files"
 
 
@@ -187,6 +188,93 @@ def test_exhausted_when_connections_are_lost(lab):
     assert "lost" not in mount.log()
     assert mount.log().count(SHORTAGE) == 1
     assert len(descriptors(mount.server)) <= len(before) + 8
+
+
+# Limits of the process.
+
+# So many locks need more of the memory that the next process goes on from than one may have.
+MANY_LOCKS, LITTLE = 300, 200_000
+# More than the process at its start, and less than with so many full lock files.
+ENOUGH_AT_FIRST = 32 * KIB * KIB
+NO_IPC_LOCK = ["setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"]
+CLOSED = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+LIMITED = {
+    "file size, soft": ["prlimit", f"--fsize={LITTLE}:"],
+    "processor time, soft": ["prlimit", "--cpu=1:"],
+    "address space, soft": ["prlimit", f"--as={64 * KIB * KIB}:"],
+    "data, soft": ["prlimit", f"--data={8 * KIB * KIB}:"],
+    "locked memory": ["prlimit", f"--memlock={ENOUGH_AT_FIRST}:{ENOUGH_AT_FIRST}", *NO_IPC_LOCK],
+    "no locked memory": ["prlimit", "--memlock=0:0", *NO_IPC_LOCK],
+    "nothing open": CLOSED,
+}
+
+
+@pytest.mark.parametrize("wrapper", LIMITED.values(), ids=LIMITED)
+def test_limits_of_the_process(lab, programs, wrapper):
+    """Soft ones are raised, memory is locked only if that limits nothing, streams are not needed:
+    everything works, and another process can go on with it."""
+    most = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    if f"--memlock={ENOUGH_AT_FIRST}:{ENOUGH_AT_FIRST}" in wrapper and 0 <= most < ENOUGH_AT_FIRST:
+        pytest.skip("no process may be given so much locked memory here")
+    # Sanitizers reserve terabytes.
+    mount = lab.mount("max_content=64", wrapper=wrapper, binary=PLAIN_BINARY).expect(GOES_ON)
+    other = lab.mount()
+    hoard = lab.holder(programs["hoard"], mount, 0, MANY_LOCKS, FULL).await_held(60)
+    server = mount.server
+    mount.kill_server()
+    wait_until(lambda: mount.server not in (None, server), what="another one serves it")
+    assert not lab.agent().attempt(other / "hoard-7")
+    assert hoard.release() == 0
+    wait_until(lambda: not lab.etcd.count(f"{lab.prefix}/"), what="all is given back")
+
+
+def test_a_full_temporary_directory(lab, shared):
+    """Nothing is written there, nor in /run."""
+    script = ("mount --make-private / && mount -t tmpfs -o size=4k none /run && "
+              "! head -c 9999 /dev/zero >/run/full && exec \"$@\"")
+    mount = lab.mount(name="shared/m", environment={"TMPDIR": "/run"}, start=False, wrapper=[
+        "unshare", "--mount", "--propagation=unchanged", "sh", "-c", script, "sh"])
+    mount.expect("head: error writing").start()
+    assert lab.agent().attempt(mount / "x")
+
+
+def test_a_limit_of_the_size_of_files(lab, programs):
+    """What the next process would need counts as a file; that there is none is said once, and locks
+    are as good as with supervise=no."""
+    mount = lab.mount(wrapper=["prlimit", f"--fsize={LITTLE}:{LITTLE}"])
+    mount.expect("there is no memory for what another process would need.*File too large")
+    server = mount.server
+    hoard = lab.holder(programs["hoard"], mount, 0, 3 * MANY_LOCKS, 0).await_held(60)
+    assert mount.log().count("File too large") == 1
+    assert mount.server == server and hoard.release() == 0
+
+
+def test_a_limit_of_processor_time(lab):
+    """The kernel kills a process that has used it up, and another one goes on."""
+    mount = lab.mount(wrapper=["prlimit", "--cpu=1:1"]).expect(GOES_ON)
+    one, server = lab.agent(), mount.server
+    fd = one.take(mount / "x")
+    load = Load(mount, 2)
+    wait_until(lambda: mount.server not in (None, server), 60, "another one serves it")
+    load.stop()
+    one.fsync(fd)
+    assert not load.failed and not lab.agent().attempt(lab.mount() / "x")
+
+
+SCARCE = {
+    "processes": (["prlimit", "--nproc=0:0", "setpriv", "--reuid=1234", "--clear-groups"], "fork"),
+    "file size": (["prlimit", "--fsize=1000:1000"], "File too large"),
+}
+
+
+@pytest.mark.parametrize("wrapper,reason", SCARCE.values(), ids=SCARCE)
+def test_too_little_to_start_with(lab, wrapper, reason):
+    """Why is told in the one line before it ends."""
+    mount = lab.mount(start=False, wrapper=wrapper, binary=PLAIN_BINARY).expect(reason)
+    mount.expected_exit = 1
+    mount.launch()
+    assert mount.wait_exit() == 1
+    assert mount.log().count("\n") == 1 and reason in mount.log()
 
 
 # Claims.

@@ -22,6 +22,7 @@
  *
  *     fs/             what the kernel asks, until its one reply
  *       mount         libfuse's session on the event loop
+ *       attach        mount(2), at a directory that is held
  *       calls, reply  what it is asked by the kernel, and what is answered
  *       reaper        unmounts what a killed daemon leaves behind
  *       names         lookup, create, unlink
@@ -245,6 +246,10 @@ static void on_mount_ready(void *user, int error)
 		log_info("this kernel is older than 6.9: if the process that serves the mount is "
 			 "killed its locks are lost");
 	log_info("%s mounted at %s", program->options.source, program->options.mount_point);
+	if (!mount_has_symlinks(program->mount))
+		log_info(
+			"no lock can be a symbolic link here, because opening it would lead to "
+			"another file: to forbid that takes Linux 5.10, and to be mounted by root");
 	service_ready(&program->service, program->loop, program->options.source);
 }
 

@@ -132,6 +132,33 @@ pid_t proc_parent(pid_t pid)
 	return status ? (pid_t)read_field(status, "PPid:", 10, 0) : 0;
 }
 
+/* --- what it is doing --- */
+
+static bool is_readlink(long number)
+{
+#ifdef SYS_readlink
+	if (number == SYS_readlink)
+		return true;
+#endif
+	return number == SYS_readlinkat;
+}
+
+enum proc_call proc_call(pid_t thread)
+{
+	/* The numbers of a kernel of 64 bits are not known to a daemon of 32. */
+	bool is_known = sizeof(long) == sizeof(uint64_t);
+	cleanup(close_file) FILE *file =
+		is_known && thread > 0 ? open_proc(thread, "syscall") : NULL;
+	char line[256], *end;
+
+	if (!file || !fgets(line, sizeof(line), file))
+		return PROC_CALL_HIDDEN;
+	if (begins_with(line, "running"))
+		return PROC_CALL_NONE_YET;
+	long number = strtol(line, &end, 10);
+	return end > line && is_readlink(number) ? PROC_CALL_READLINK : PROC_CALL_OTHER;
+}
+
 /* --- control groups --- */
 
 /*
@@ -221,7 +248,7 @@ static void unescape(char *text)
 struct mount_line {
 	int id;
 	dev_t device;
-	char *point; /* within the line that was parsed */
+	char *point, *flags; /* within the line that was parsed */
 };
 
 static bool parse_mount(char *line, struct mount_line *mount)
@@ -234,26 +261,51 @@ static bool parse_mount(char *line, struct mount_line *mount)
 		return false;
 	mount->device = makedev(major, minor);
 	mount->point = line + at;
-	mount->point[strcspn(mount->point, " ")] = '\0';
+	mount->flags = mount->point + strcspn(mount->point, " ");
+	if (*mount->flags)
+		*mount->flags++ = '\0';
+	mount->flags[strcspn(mount->flags, " ")] = '\0';
 	unescape(mount->point);
 	return true;
 }
 
-bool proc_mount_device(const char *mount_point, dev_t *device)
+static bool has_flag(char *flags, const char *wanted)
+{
+	char *rest = NULL;
+
+	for (char *flag = strtok_r(flags, ",", &rest); flag; flag = strtok_r(NULL, ",", &rest)) {
+		if (strcmp(flag, wanted) == 0)
+			return true;
+	}
+	return false;
+}
+
+bool proc_find_mount(const char *mount_point, struct proc_mount *mount)
 {
 	cleanup(close_file) FILE *file = fopen("/proc/self/mountinfo", "re");
-	cleanup(free_ptr) char *line = NULL;
-	struct mount_line mount;
+	cleanup(free_ptr) char *text = NULL;
+	struct mount_line line;
 	size_t size = 0;
 	bool found = false;
 
-	while (file && getline(&line, &size, file) > 0) {
-		if (parse_mount(line, &mount) && strcmp(mount.point, mount_point) == 0) {
-			*device = mount.device;
-			found = true;
-		}
+	while (file && getline(&text, &size, file) > 0) {
+		if (!parse_mount(text, &line) || strcmp(line.point, mount_point) != 0)
+			continue;
+		mount->device = line.device;
+		mount->follows_no_symlinks = has_flag(line.flags, "nosymfollow");
+		found = true;
 	}
 	return found;
+}
+
+bool proc_mount_device(const char *mount_point, dev_t *device)
+{
+	struct proc_mount mount;
+
+	if (!proc_find_mount(mount_point, &mount))
+		return false;
+	*device = mount.device;
+	return true;
 }
 
 /* A mount has another id in every namespace, so it is looked up in the process's own. */

@@ -4,8 +4,8 @@
  *
  * The one rule: nothing here may follow a path of another process (its cwd, root or descriptors),
  * for that may lead into our own mount, and then we would wait for ourselves.  /proc/PID/comm,
- * status, cgroup, fdinfo and mountinfo are read; cmdline is not, because it may wait for the
- * process.
+ * status, cgroup, syscall, fdinfo and mountinfo are read; cmdline is not, because it may wait for
+ * the process.
  */
 #pragma once
 
@@ -56,10 +56,31 @@ uint64_t proc_started(pid_t pid);
 /* 0 if it has none, or is not visible. */
 pid_t proc_parent(pid_t pid);
 
+/* The system call that a thread waits in, as far as it matters here. */
+enum proc_call {
+	PROC_CALL_READLINK, /* readlink(2) or readlinkat(2) */
+	PROC_CALL_OTHER,
+	PROC_CALL_NONE_YET, /* the thread runs, or waits for a processor */
+	PROC_CALL_HIDDEN,   /* the thread is not visible, or we may not look into it */
+};
+
 /*
- * The device of what is mounted at that path, as it stands in our own mountinfo.  The last one
- * mounted there counts.  Returns false if nothing is.
+ * Looks into a thread that waits for our answer.  It takes the right to trace the thread, see
+ * ptrace(2); a thread of 32 bits on a kernel of 64 has other numbers and is never in readlink(2).
  */
+enum proc_call proc_call(pid_t thread);
+
+/* A mount, as it stands in our own mountinfo. */
+struct proc_mount {
+	dev_t device;
+	bool follows_no_symlinks; /* it has the flag nosymfollow, see mount(8) */
+};
+
+/* What is mounted at that path.  The last one mounted there counts.  Returns false if nothing is.
+ */
+bool proc_find_mount(const char *mount_point, struct proc_mount *mount);
+
+/* The device of that. */
 bool proc_mount_device(const char *mount_point, dev_t *device);
 
 /*

@@ -133,11 +133,9 @@ void fs_releasedir(struct request *request, struct handle *handle)
 	reply_error(request, 0);
 }
 
-static enum node_kind kind_of_name(const struct store_name *name)
+static enum node_kind kind_of_name(const struct fs *fs, const struct store_name *name)
 {
-	if (name->directory)
-		return NODE_DIRECTORY;
-	return name->symlink ? NODE_SYMLINK : NODE_FILE;
+	return name->directory ? NODE_DIRECTORY : node_kind_shown(fs, name->symlink);
 }
 
 /* What stat(2) says of it, if the kernel knows it. */
@@ -167,7 +165,7 @@ static void reply_entries(struct request *request)
 		}
 		const struct store_name *name = &handle->names[at - 2];
 		cleanup(free_ptr) char *path = node_child_path(node, name->name);
-		enum node_kind kind = kind_of_name(name);
+		enum node_kind kind = kind_of_name(request->fs, name);
 		room = add_entry(request, &buffer, name->name, inode_of(request->fs, path, kind),
 			types[kind], next);
 	}

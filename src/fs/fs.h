@@ -55,6 +55,10 @@ struct fs {
 	struct aim *aims;            /* of another process's requests */
 	struct handle *unsaid; /* of another process, which may not have said that it is open */
 	struct node *root;
+	/* Locks may be symbolic links: following one through this mount fails. */
+	bool has_symlinks;
+	struct request *readlinks; /* of threads that are not seen to wait yet */
+	struct loop_timer readlink_timer;
 	struct request *requests; /* not answered yet */
 	struct keep *keeps;       /* locks that need no open file */
 	struct former *formers;   /* who has closed the file that he created */
@@ -85,6 +89,7 @@ void fs_link(struct request *request, struct node *source, struct node *parent, 
 /* symlink.c */
 void fs_symlink(struct request *request, struct node *parent, const char *name, const char *text);
 void fs_readlink(struct request *request, struct node *node);
+void fs_readlinks_fini(struct fs *fs);
 
 /* dirs.c */
 void fs_mkdir(struct request *request, struct node *parent, const char *name, mode_t mode);

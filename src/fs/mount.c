@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include "base/ledger.h"
@@ -104,6 +105,15 @@ static void on_readable(struct loop_fd *watch, unsigned int events)
 	}
 }
 
+static void discard(struct mount *mount)
+{
+	if (mount->session)
+		fuse_session_destroy(mount->session);
+	attachment_fini(&mount->attachment);
+	free(mount->buffer.mem);
+	free(mount);
+}
+
 int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
 	const struct fs_options *options, int argc, char **argv, const struct mount_events *events,
 	void *user, struct mount **result)
@@ -123,12 +133,15 @@ int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
 	clock_gettime(CLOCK_REALTIME, &mount->fs.started);
 	mount->fs.started_at = loop_clock();
 	fuse_set_log_func(on_fuse_log);
+	attachment_init(&mount->attachment, &args);
 	mount->session =
 		fuse_session_new(&args, &session_operations, sizeof(session_operations), mount);
 	fuse_opt_free_args(&args);
-	if (!mount->session) {
+	if (!mount->session)
 		log_error("%s", last_message);
-		free(mount);
+	if (!mount->session || (!options->resumes && attachment_hold(&mount->attachment,
+							     options->mount_point) < 0)) {
+		discard(mount);
 		return -EINVAL;
 	}
 	mount->is_resumed = options->resumes;
@@ -141,6 +154,15 @@ int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
 	return 0;
 }
 
+/* Before anything is answered. */
+static void look_at_flags(struct mount *mount)
+{
+	struct proc_mount found;
+
+	mount->fs.has_symlinks =
+		proc_find_mount(mount->fs.options.mount_point, &found) && found.follows_no_symlinks;
+}
+
 static int serve(struct mount *mount)
 {
 	mount->mounted = true;
@@ -149,21 +171,50 @@ static int serve(struct mount *mount)
 	return loop_fd_add(mount->fs.loop, &mount->watch, LOOP_READ);
 }
 
-int mount_attach(struct mount *mount)
+/* libfuse serves what is mounted already. */
+static int adopt(struct mount *mount, int device)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "/dev/fd/%d", device);
+	return fuse_session_mount(mount->session, name) == 0 ? 0 : -EIO;
+}
+
+/* By fusermount3, if only that may. */
+static int attach_by_libfuse(struct mount *mount)
 {
 	const char *where = mount->fs.options.mount_point;
-	dev_t device;
 
+	mount->is_libfuses = true;
 	last_message[0] = '\0';
-	if (fuse_session_mount(mount->session, where) != 0) {
-		/* Else fusermount3, which mounts for who is not root, has said it itself. */
-		if (*last_message)
-			log_error("can't mount at %s: %s", where, last_message);
-		return -EIO;
-	}
-	if (proc_mount_device(where, &device))
-		reaper_arm(mount->reaper, device);
+	if (fuse_session_mount(mount->session, where) == 0)
+		return 0;
+	/* Else fusermount3, which mounts for who is not root, has said it itself. */
+	if (*last_message)
+		log_error("can't mount at %s: %s", where, last_message);
+	return -EIO;
+}
+
+int mount_attach(struct mount *mount)
+{
+	int device = attachment_mount(&mount->attachment);
+	dev_t where;
+	int error = device < 0 ? device : adopt(mount, device);
+
+	if (device == -EPERM || device == -ENODEV)
+		error = attach_by_libfuse(mount);
+	attachment_fini(&mount->attachment);
+	if (error)
+		return error;
+	look_at_flags(mount);
+	if (proc_mount_device(mount->fs.options.mount_point, &where))
+		reaper_arm(mount->reaper, where);
 	return serve(mount);
+}
+
+bool mount_has_symlinks(const struct mount *mount)
+{
+	return mount->fs.has_symlinks;
 }
 
 struct mount_ends mount_ends(const struct mount *mount)
@@ -196,11 +247,9 @@ static int ask_again(int device)
 
 int mount_resume(struct mount *mount, const struct mount_ends *ends)
 {
-	char device[32];
-
 	mount->reaper = ends->reaper;
-	snprintf(device, sizeof(device), "/dev/fd/%d", ends->device);
-	if (fuse_session_mount(mount->session, device) != 0) {
+	look_at_flags(mount);
+	if (adopt(mount, ends->device) < 0) {
 		log_error("can't serve the mount of the former process: %s", last_message);
 		return -EIO;
 	}
@@ -233,6 +282,16 @@ static void hang_up(struct mount *mount)
 	close(null);
 }
 
+/* The reaper's work is done, or is to be done now. */
+static void dismiss_reaper(struct mount *mount)
+{
+	if (mount->is_libfuses)
+		reaper_dismiss(mount->reaper);
+	else
+		reaper_unmount(mount->reaper);
+	mount->reaper = -1;
+}
+
 void mount_detach(struct mount *mount)
 {
 	if (!mount->mounted)
@@ -241,13 +300,11 @@ void mount_detach(struct mount *mount)
 	loop_fd_remove(&mount->watch);
 	fuse_session_unmount(mount->session);
 	/* libfuse knows nothing of what it has not mounted, and closes it only in the end. */
-	if (mount->is_resumed) {
+	if (!mount->is_libfuses)
 		hang_up(mount);
-		reaper_unmount(mount->reaper);
-	} else {
-		reaper_dismiss(mount->reaper);
-	}
-	mount->reaper = -1;
+	if (mount->reaper < 0 && !mount->is_libfuses)
+		umount2(mount->fs.options.mount_point, MNT_DETACH | UMOUNT_NOFOLLOW);
+	dismiss_reaper(mount);
 }
 
 void mount_free(struct mount *mount)
@@ -256,20 +313,16 @@ void mount_free(struct mount *mount)
 		return;
 	mount_detach(mount);
 	/* What could not be gone on with is at its end, too. */
-	if (mount->is_resumed)
-		reaper_unmount(mount->reaper);
-	else
-		reaper_dismiss(mount->reaper);
+	dismiss_reaper(mount);
 	while (mount->fs.requests) {
 		struct request *request = mount->fs.requests;
 		fuse_reply_none(request->fuse);
 		request_free(request);
 	}
+	fs_readlinks_fini(&mount->fs);
 	signals_fini(&mount->fs);
 	keeps_free(&mount->fs);
 	formers_free(&mount->fs);
 	nodes_fini(&mount->fs);
-	fuse_session_destroy(mount->session);
-	free(mount->buffer.mem);
-	free(mount);
+	discard(mount);
 }

@@ -32,6 +32,9 @@ int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
 /* Mounts.  Returns 0, or -errno after logging what is wrong. */
 int mount_attach(struct mount *mount);
 
+/* Once it is mounted: whether locks may be symbolic links, because none is followed. */
+bool mount_has_symlinks(const struct mount *mount);
+
 /* What keeps a mount alive while no process serves it. */
 struct mount_ends {
 	int device; /* /dev/fuse */

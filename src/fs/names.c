@@ -22,8 +22,8 @@
 static void found_lock(
 	struct request *request, const struct record *record, uint64_t token, bool shared)
 {
-	struct node *node =
-		node_get(request->fs, request->node, request->path, node_kind_of(record));
+	enum node_kind kind = node_kind_shown(request->fs, record && record->symlink);
+	struct node *node = node_get(request->fs, request->node, request->path, kind);
 	struct stat attr;
 
 	node_lock_attr(node, record, token, shared, &attr);
@@ -33,8 +33,8 @@ static void found_lock(
 /* The kernel is going to ask for its attributes. */
 static void found_held_lock(struct request *request, const struct store_view *view)
 {
-	struct node *node =
-		node_get(request->fs, request->node, request->path, node_kind_of(&view->record));
+	enum node_kind kind = node_kind_shown(request->fs, view->record.symlink);
+	struct node *node = node_get(request->fs, request->node, request->path, kind);
 	struct stat attr;
 
 	node_lock_attr(node, &view->record, view->token, view->shared, &attr);

@@ -239,9 +239,9 @@ static off_t lock_size(
 	return (off_t)strlen(text);
 }
 
-enum node_kind node_kind_of(const struct record *record)
+enum node_kind node_kind_shown(const struct fs *fs, bool is_symlink)
 {
-	return record && record->symlink ? NODE_SYMLINK : NODE_FILE;
+	return is_symlink && fs->has_symlinks ? NODE_SYMLINK : NODE_FILE;
 }
 
 void node_lock_attr(const struct node *node, const struct record *record, uint64_t token,

@@ -89,8 +89,8 @@ struct store_policy node_policy(const struct node *node);
 
 /* For stat(2). */
 void node_directory_attr(const struct node *node, struct stat *attr);
-/* What a lock with that record is. */
-enum node_kind node_kind_of(const struct record *record);
+/* What a lock is shown as, if its holder has made a symbolic link of it, or not. */
+enum node_kind node_kind_shown(const struct fs *fs, bool is_symlink);
 /* Of a lock; token 0: nobody holds it.  record may be NULL, but not of a symbolic link. */
 void node_lock_attr(const struct node *node, const struct record *record, uint64_t token,
 	bool shared, struct stat *attr);

@@ -67,8 +67,8 @@ static void end_connection(dev_t device)
 static void unmount(const char *mount_point, dev_t device)
 {
 	end_connection(device);
-	if (umount2(mount_point, MNT_DETACH | MNT_FORCE) == 0 ||
-		umount2(mount_point, MNT_DETACH) == 0)
+	if (umount2(mount_point, MNT_DETACH | MNT_FORCE | UMOUNT_NOFOLLOW) == 0 ||
+		umount2(mount_point, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
 		return;
 	/* Who is not root needs FUSE's helper. */
 	execlp("fusermount3", "fusermount3", "-u", "-z", "-q", "--", mount_point, (char *)NULL);

@@ -66,7 +66,7 @@ struct request {
 	unsigned int
 		parts; /* locks, or parts of them, that are being given back before it goes on */
 	bool retry;    /* another request of the handle got the lock: look again */
-	/* In handle->pending, or in fs->surveyed or unsurveyed. */
+	/* In handle->pending, or in fs->surveyed, unsurveyed or readlinks. */
 	struct request *pending_prev, *pending_next;
 	struct request *fcntl_prev, *fcntl_next; /* in node->pending */
 

@@ -7,6 +7,7 @@
 #include <fuse_lowlevel.h>
 #include <linux/fuse.h>
 
+#include "fs/attach.h"
 #include "fs/fs.h"
 #include "fs/mount.h"
 #include "fs/request.h"
@@ -20,8 +21,10 @@ struct mount {
 	struct fuse_buf buffer;
 	struct loop_fd watch;
 	bool mounted;
+	struct attachment attachment;
 	uint64_t unique;  /* of the request that is being processed */
 	bool can_resend;  /* the kernel */
+	bool is_libfuses; /* it is libfuse that has mounted, and is to unmount */
 	bool is_resumed;  /* it was another process that has mounted */
 	bool is_resuming; /* and what that one has not answered is still being asked */
 	int reaper;

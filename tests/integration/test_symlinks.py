@@ -6,7 +6,6 @@ import json
 import os
 import stat
 from fcntl import LOCK_EX
-from pathlib import Path
 
 import pytest
 
@@ -202,14 +201,14 @@ def test_directory_decides(lab):
     assert user.error("symlink", "t", pair.a / ".latchfs-x") == errno.EPERM
 
 
-def test_it_can_be_followed(lab):
-    """A link to another lock leads there."""
+def test_it_is_not_followed(lab):
+    """Not even to another lock: a name leads to the lock of that name, or nowhere."""
     pair = Pair(lab, "hold=name")
     one = lab.agent()
     create(one, pair.a / "target")
     one.symlink("target", pair.a / "x")
     for mount in pair.each():
-        assert Path(mount / "x").read_bytes() == Path(mount / "target").read_bytes()
+        assert one.error("open", mount / "x", os.O_RDWR) == errno.ELOOP
         assert os.path.realpath(mount / "x") == mount / "target"
 
 

@@ -81,7 +81,7 @@
  *       service       what systemd is told, and keeps for us
  *
  *     base/           util, buffer, base64, json_text, ledger, limits, log, memory, metrics, pack,
- *                     proc, ranges, usage
+ *                     proc, ranges, shares, usage
  *
  * A program that locks a file: fs/calls -> fs/locks -> lock/lockspace -> lock/lock, which asks for
  * a place -> store/etcd/places -> batch -> client -> http.  The answer comes back the same way, or,
@@ -299,7 +299,8 @@ static int create_parts(struct program *program)
 	struct options *options = &program->options;
 	struct etcd_options etcd = etcd_options_of(options);
 	struct lockspace_limits limits = {.claims = (size_t)options->max_claims,
-		.content = (size_t)options->max_content * 1024 * 1024};
+		.content = (size_t)options->max_content * 1024 * 1024,
+		.user_share = (unsigned int)options->user_share};
 	struct fs_options fs = {.host = options->host,
 		.mount_point = options->mount_point,
 		.policy = options->policy,
@@ -309,6 +310,8 @@ static int create_parts(struct program *program)
 		.timeout = options->timeout,
 		.max_claims = options->max_claims,
 		.max_content = options->max_content,
+		.max_handles = options->max_handles,
+		.user_share = options->user_share,
 		.login = options->user != NULL};
 
 	program->loop = loop_new();

@@ -26,6 +26,8 @@ enum {
 	DEFAULT_CLAIMS = 100000,
 	MAX_CLAIMS = 100000000,
 	DEFAULT_CONTENT = 256, /* MiB */
+	DEFAULT_HANDLES = 200000,
+	DEFAULT_SHARE = 10, /* percent */
 	MAX_CONTENT = 65536,
 	MAX_PASSWORD = 4096,
 	MAX_NAME = 255, /* bytes */
@@ -48,6 +50,8 @@ enum key {
 	KEY_NAME,
 	KEY_MAX_CLAIMS,
 	KEY_MAX_CONTENT,
+	KEY_MAX_HANDLES,
+	KEY_USER_SHARE,
 	KEY_SUPERVISE,
 	KEY_POLICY,
 	KEY_IGNORED,
@@ -73,6 +77,8 @@ static const struct fuse_opt table[] = {
 	FUSE_OPT_KEY("name=", KEY_NAME),
 	FUSE_OPT_KEY("max_claims=", KEY_MAX_CLAIMS),
 	FUSE_OPT_KEY("max_content=", KEY_MAX_CONTENT),
+	FUSE_OPT_KEY("max_handles=", KEY_MAX_HANDLES),
+	FUSE_OPT_KEY("user_share=", KEY_USER_SHARE),
 	FUSE_OPT_KEY("supervise=", KEY_SUPERVISE),
 	FUSE_OPT_KEY("hold=", KEY_POLICY),
 	FUSE_OPT_KEY("names=", KEY_POLICY),
@@ -204,6 +210,8 @@ static char **text_of(struct parsing *parsing, enum key key)
 	case KEY_TIMEOUT:
 	case KEY_MAX_CLAIMS:
 	case KEY_MAX_CONTENT:
+	case KEY_MAX_HANDLES:
+	case KEY_USER_SHARE:
 	case KEY_PASSWORD:
 	case KEY_SUPERVISE:
 	case KEY_POLICY:
@@ -241,6 +249,10 @@ static int set_option(
 		return set_number(&options->max_claims, argument, value, 1, MAX_CLAIMS, "claims");
 	case KEY_MAX_CONTENT:
 		return set_number(&options->max_content, argument, value, 0, MAX_CONTENT, "MiB");
+	case KEY_MAX_HANDLES:
+		return set_number(&options->max_handles, argument, value, 1, MAX_CLAIMS, "files");
+	case KEY_USER_SHARE:
+		return set_number(&options->user_share, argument, value, 1, 100, "percent");
 	case KEY_SUPERVISE:
 		return set_switch(&options->supervise, argument, value);
 	case KEY_POLICY:
@@ -507,7 +519,9 @@ static int parse(
 		.ttl = DEFAULT_TTL,
 		.timeout = DEFAULT_TIMEOUT,
 		.max_claims = DEFAULT_CLAIMS,
-		.max_content = DEFAULT_CONTENT};
+		.max_content = DEFAULT_CONTENT,
+		.max_handles = DEFAULT_HANDLES,
+		.user_share = DEFAULT_SHARE};
 	fuse_set_log_func(on_fuse_log);
 	if (fuse_opt_parse(&args, &parsing, table, on_option) < 0)
 		error = -EINVAL;
@@ -585,6 +599,8 @@ void options_print_help(void)
 	      "  -o name=NAME          this node's name in records (the host name)\n"
 	      "  -o max_claims=NUMBER  of locks held or waited for at once (100000)\n"
 	      "  -o max_content=MIB    that all lock files' contents may have together (256)\n"
+	      "  -o max_handles=NUMBER of files and directories open at once (200000)\n"
+	      "  -o user_share=PERCENT of each of these that one user may have (10)\n"
 	      "  -o names=held|always, open=plain|lock, record=yes|no, on_loss=error|term|kill,\n"
 	      "     hold=close|process|name, dirs=keep|lease\n"
 	      "                        policies of the root directory\n"

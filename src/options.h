@@ -27,6 +27,8 @@ struct options {
 	int timeout;           /* milliseconds */
 	int max_claims;
 	int max_content; /* MiB */
+	int max_handles;
+	int user_share; /* percent of each limit that an ordinary user may have */
 	struct store_policy policy;
 
 	/* FUSE's own options: a program name, then "-o", option, ... */

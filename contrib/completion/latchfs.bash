@@ -7,7 +7,8 @@
 _latchfs_options() { # WORD
 	local names=(
 		ttl= timeout= prefix= cacert= cert= key= user= password_file= name= max_claims=
-		max_content= supervise= hold= names= open= record= on_loss= dirs= allow_other
+		max_content= max_handles= user_share= supervise= hold= names= open= record=
+		on_loss= dirs= allow_other
 		default_permissions ro auto_unmount _netdev nofail noauto
 	)
 

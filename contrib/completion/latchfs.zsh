@@ -16,6 +16,8 @@ _latchfs_options() {
 		'name[this node in records]:name:' \
 		'max_claims[locks held or waited for at once]:number:' \
 		'max_content[of all lock files together]:MiB:' \
+		'max_handles[files and directories open at once]:number:' \
+		'user_share[of each limit for one user]:percent:' \
 		'supervise[another process goes on if this one dies]:policy:(yes no)' \
 		'hold[how long an O_EXCL lock lives]:policy:(close process name)' \
 		'names[when a name exists]:policy:(held always)' \

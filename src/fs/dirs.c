@@ -115,7 +115,10 @@ void fs_rmdir(struct request *request, struct node *parent, const char *name)
 
 static void open_directory(struct request *request)
 {
-	reply_open(request, handle_new(request, request->node, O_RDONLY | O_DIRECTORY));
+	if (!handle_is_possible(request))
+		reply_error(request, -ENFILE);
+	else
+		reply_open(request, handle_new(request, request->node, O_RDONLY | O_DIRECTORY));
 }
 
 void fs_opendir(struct request *request, struct node *node)

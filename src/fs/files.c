@@ -35,6 +35,10 @@ void fs_open(struct request *request, struct node *node, int flags)
 		return;
 	}
 	request->node = node;
+	if (!handle_is_possible(request)) {
+		reply_error(request, -ENFILE);
+		return;
+	}
 	request->handle = handle_new(request, node, flags);
 	if (request->handle->policy.open != STORE_OPEN_LOCK) {
 		opened(request);

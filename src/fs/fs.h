@@ -13,6 +13,7 @@
 #include <sys/types.h>
 #include <time.h>
 
+#include "base/shares.h"
 #include "event/loop.h"
 #include "fs/looks.h"
 #include "store/store.h"
@@ -34,7 +35,7 @@ struct fs_options {
 	/* To be shown only. */
 	const char *source;
 	int ttl, timeout; /* milliseconds */
-	int max_claims, max_content;
+	int max_claims, max_content, max_handles, user_share;
 	bool login; /* the store is told who we are */
 };
 
@@ -49,7 +50,8 @@ struct fs {
 	struct node *nodes;          /* by inode number */
 	struct node *node_paths[3];  /* the same by path, of each enum node_kind */
 	size_t busy_nodes;           /* of these, that are open, or directories */
-	size_t handles;              /* open files and directories */
+	struct shares handles;       /* open files and directories */
+	struct shares watched;       /* processes whose death ends a lock, see keep.h */
 	struct handle *handle_table; /* these, by number */
 	uint64_t handle_numbers;     /* the last one */
 	struct aim *aims;            /* of another process's requests */

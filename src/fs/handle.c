@@ -9,6 +9,22 @@
 #include "fs/node.h"
 #include "fs/request.h"
 
+static const struct shares_kind kind = {.resource = "handles",
+	.what = "files and directories are open",
+	.option = "max_handles",
+	.error = "ENFILE"};
+
+void handles_init(struct fs *fs)
+{
+	shares_init(&fs->handles, &kind, (size_t)fs->options.max_handles,
+		(unsigned int)fs->options.user_share);
+}
+
+bool handle_is_possible(const struct request *request)
+{
+	return shares_allow(&request->fs->handles, request->uid, 1, loop_clock());
+}
+
 struct handle *handle_revive(struct node *node, uint64_t number)
 {
 	struct handle *handle = xzalloc(sizeof(*handle));
@@ -17,11 +33,17 @@ struct handle *handle_revive(struct node *node, uint64_t number)
 	node_ref(node);
 	handle->node = node;
 	handle->number = number;
-	fs->handles++;
 	fs->busy_nodes += !node->handles && !node->is_directory;
 	DL_APPEND(node->handles, handle);
 	HASH_ADD(hh, fs->handle_table, number, sizeof(handle->number), handle);
 	return handle;
+}
+
+void handle_own(struct handle *handle, uid_t uid, gid_t gid)
+{
+	handle->uid = uid;
+	handle->gid = gid;
+	shares_take(&handle->node->fs->handles, uid, 1);
 }
 
 struct handle *handle_by_number(const struct fs *fs, uint64_t number)
@@ -37,8 +59,7 @@ struct handle *handle_new(const struct request *request, struct node *node, int 
 	struct handle *handle = handle_revive(node, ++node->fs->handle_numbers);
 
 	handle->flags = flags;
-	handle->uid = request->uid;
-	handle->gid = request->gid;
+	handle_own(handle, request->uid, request->gid);
 	handle->policy = node_policy(node);
 	handle->opened_at = loop_clock();
 	proc_identify(request->pid, &handle->opener);
@@ -55,7 +76,7 @@ void handle_free(struct handle *handle)
 		node->fs->unsaid = NULL;
 	ledger_drop(node->fs->ledger, &handle->slot);
 	node->fs->busy_nodes -= !node->handles && !node->is_directory;
-	node->fs->handles--;
+	shares_give(&node->fs->handles, handle->uid, 1);
 	node_unref(node, 1);
 	handle_clear_names(handle);
 	free(handle->text);

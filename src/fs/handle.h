@@ -47,10 +47,16 @@ struct handle {
 	UT_hash_handle hh;          /* by number, in fs->handle_table */
 };
 
+/* The limits of open files, by fs->options.max_handles and user_share. */
+void handles_init(struct fs *fs);
+/* False if the caller of the request may not have another one, which is in the log then. */
+bool handle_is_possible(const struct request *request);
 /* For the caller of the request. */
 struct handle *handle_new(const struct request *request, struct node *node, int flags);
-/* One of another process. */
+/* One of another process; handle_own is to follow. */
 struct handle *handle_revive(struct node *node, uint64_t number);
+/* It is that user's, and counts as one of its open files. */
+void handle_own(struct handle *handle, uid_t uid, gid_t gid);
 struct handle *handle_by_number(const struct fs *fs, uint64_t number);
 void handle_free(struct handle *handle);
 

@@ -21,6 +21,11 @@
 /* Descriptors that connections to the store may need. */
 enum { SPARED = 40 };
 
+static const struct shares_kind watched_kind = {.resource = "processes",
+	.what = "processes are watched for hold=process",
+	.option = "open files",
+	.error = "ENOSPC"};
+
 struct keep {
 	struct fs *fs;
 	struct hold *hold;
@@ -35,8 +40,10 @@ static void stop_watching(struct keep *keep)
 {
 	loop_undefer(keep->fs->loop, &keep->end);
 	loop_fd_remove(&keep->process);
-	if (keep->process.fd >= 0)
+	if (keep->process.fd >= 0) {
 		close(keep->process.fd);
+		shares_give(&keep->fs->watched, keep->handle->uid, 1);
+	}
 	DL_DELETE(keep->fs->keeps, keep);
 }
 
@@ -75,6 +82,14 @@ static void on_process_ended(struct loop_fd *watch, unsigned int events)
 static void on_end(struct loop_task *task)
 {
 	keep_free(container_of(task, struct keep, end));
+}
+
+void keeps_init(struct fs *fs)
+{
+	unsigned long files = limits_open_files();
+
+	shares_init(&fs->watched, &watched_kind, files > SPARED ? files - SPARED : 0,
+		(unsigned int)fs->options.user_share);
 }
 
 bool keep_is_possible(const struct request *request)
@@ -120,6 +135,8 @@ int keep_begin(struct hold *hold, const struct request *request)
 	if (request->kind != STAKE_CREATE || policy == STORE_HOLD_CLOSE)
 		return 0;
 	if (policy == STORE_HOLD_PROCESS) {
+		if (!shares_allow(&fs->watched, request->uid, 1, loop_clock()))
+			return -EMFILE;
 		process = open_process(request->handle->opener.pid);
 		if (process < 0)
 			return process;
@@ -132,8 +149,10 @@ int keep_begin(struct hold *hold, const struct request *request)
 		free(keep);
 		return error;
 	}
-	if (process >= 0)
+	if (process >= 0) {
 		keep->started = proc_started(request->handle->opener.pid);
+		shares_take(&fs->watched, request->uid, 1);
+	}
 	add_keep(keep, hold, handle_new(request, hold->node, O_RDWR));
 	stake_add(hold, &(struct request){.kind = STAKE_KEPT, .handle = keep->handle});
 	return 0;
@@ -172,6 +191,7 @@ void keep_revived(struct hold *hold)
 	int error = 0, fd = find_process(keep);
 	if (fd >= 0) {
 		keep->process.fd = fd;
+		shares_take(&keep->fs->watched, keep->handle->uid, 1);
 		error = loop_fd_add(keep->fs->loop, &keep->process, LOOP_READ);
 	}
 	if (fd == -ESRCH) {

@@ -16,6 +16,9 @@ struct fs;
 struct keep;
 struct request;
 
+/* The limit of watched processes, by the descriptors that the process may have. */
+void keeps_init(struct fs *fs);
+
 /* False, with the reason in the log, if the process of the request's handle must be watched and
  * can't be seen. */
 bool keep_is_possible(const struct request *request);

@@ -33,11 +33,21 @@ static void write_files(const struct fs *fs, struct buffer *text)
 	int requests;
 
 	DL_COUNT2(fs->requests, request, requests, next_request);
-	metric_gauge(text, "latchfs_handles", fs->handles, "Open files and directories.");
+	metric_gauge(text, "latchfs_handles", fs->handles.used, "Open files and directories.");
 	metric_gauge(text, "latchfs_names", HASH_COUNT(fs->nodes), "Names that the kernel knows.");
 	/* But for the one that is answered with this. */
 	metric_gauge(text, "latchfs_requests_waiting", (uint64_t)requests - 1,
 		"Requests of the kernel that are not answered.");
+}
+
+static void write_limits(const struct fs *fs, struct buffer *text)
+{
+	const struct shares *shares[LOCKSPACE_SHARES + 2];
+
+	lockspace_shares(fs->space, shares);
+	shares[LOCKSPACE_SHARES] = &fs->handles;
+	shares[LOCKSPACE_SHARES + 1] = &fs->watched;
+	shares_metrics(text, shares, ARRAY_SIZE(shares));
 }
 
 static void write_process(struct buffer *text)
@@ -65,6 +75,7 @@ char *metrics_text(const struct fs *fs)
 	write_info(fs, &text);
 	lockspace_metrics(fs->space, &text);
 	write_files(fs, &text);
+	write_limits(fs, &text);
 	fs->store->ops->metrics(fs->store, &text);
 	write_process(&text);
 	return buffer_take(&text);

@@ -149,6 +149,8 @@ int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
 	if (mount->reaper < 0 && !options->resumes)
 		log_warning("nobody will unmount if this process is killed: %s",
 			strerror(-mount->reaper));
+	handles_init(&mount->fs);
+	keeps_init(&mount->fs);
 	nodes_init(&mount->fs);
 	*result = mount;
 	return 0;
@@ -324,5 +326,7 @@ void mount_free(struct mount *mount)
 	keeps_free(&mount->fs);
 	formers_free(&mount->fs);
 	nodes_fini(&mount->fs);
+	shares_fini(&mount->fs.handles);
+	shares_fini(&mount->fs.watched);
 	discard(mount);
 }

@@ -179,6 +179,10 @@ static void create(struct request *request)
 		reply_error(request, -ESTALE);
 		return;
 	}
+	if (!handle_is_possible(request)) {
+		reply_error(request, -ENFILE);
+		return;
+	}
 	request->node = node_get(request->fs, parent, request->path, NODE_FILE);
 	request->handle = handle_new(request, request->node, request->flags);
 	if (!(request->flags & O_EXCL)) {

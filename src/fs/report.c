@@ -99,7 +99,7 @@ static void add_counts(struct json_text *json, const struct fs *fs)
 	json_text_number(json, "waiting", (int64_t)counts.waiting);
 	json_text_number(json, "lost", (int64_t)counts.lost);
 	json_text_number(json, "releasing", (int64_t)counts.releasing);
-	json_text_number(json, "handles", (int64_t)fs->handles);
+	json_text_number(json, "handles", (int64_t)fs->handles.used);
 	json_text_number(json, "names", (int64_t)HASH_COUNT(fs->nodes));
 	json_text_number(json, "requests", requests);
 	json_text_number(json, "content_bytes", (int64_t)counts.content);
@@ -117,6 +117,8 @@ static void add_options(struct json_text *json, const struct fs *fs)
 	json_text_seconds(json, "timeout", options->timeout);
 	json_text_number(json, "max_claims", options->max_claims);
 	json_text_number(json, "max_content", options->max_content);
+	json_text_number(json, "max_handles", options->max_handles);
+	json_text_number(json, "user_share", options->user_share);
 	json_text_bool(json, "login", options->login);
 	for (size_t i = 0; i < POLICY_COUNT; i++)
 		json_text_string(json, policy_name(i), policy_get(&policy, policy_name(i)));

@@ -168,8 +168,8 @@ static void read_node(void *user, ledger_slot slot, uint64_t count, const void *
 static void unpack_handle(struct unpack *from, struct handle *handle)
 {
 	handle->flags = (int)unpack_u64(from);
-	handle->uid = (uid_t)unpack_u64(from);
-	handle->gid = (gid_t)unpack_u64(from);
+	uid_t uid = (uid_t)unpack_u64(from);
+	handle_own(handle, uid, (gid_t)unpack_u64(from));
 	unpack_bytes(from, &handle->opener, sizeof(handle->opener));
 	unpack_bytes(from, &handle->policy, sizeof(handle->policy));
 	handle->opened_at = (int64_t)unpack_u64(from);

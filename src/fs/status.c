@@ -112,6 +112,10 @@ void status_open(struct request *request, struct node *node, int flags)
 		reply_error(request, -EACCES);
 		return;
 	}
+	if (!handle_is_possible(request)) {
+		reply_error(request, -ENFILE);
+		return;
+	}
 	request->handle = handle_new(request, node, flags);
 	if (node->status->open) {
 		node->status->open(request);

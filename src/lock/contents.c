@@ -9,22 +9,16 @@
 
 /* --- how much it is --- */
 
-bool content_fits(struct lockspace *space, size_t more)
+bool content_fits(struct lockspace *space, uid_t uid, size_t more)
 {
-	if (!more || space->content + more <= space->limits.content)
-		return true;
-	if (log_is_due(&space->content_complained_at, loop_clock()))
-		log_warning("lock files have %zu bytes of content (max_content): writing more "
-			    "fails with ENOSPC",
-			space->content);
-	return false;
+	return shares_allow(&space->content, uid, more, loop_clock());
 }
 
 bool lockspace_has_room(struct holding *holding, size_t size)
 {
 	size_t now = holding->record.content_size;
 
-	return content_fits(holding->space, size > now ? size - now : 0);
+	return content_fits(holding->space, holding->record.uid, size > now ? size - now : 0);
 }
 
 void lockspace_resize(struct holding *holding, size_t size)
@@ -40,8 +34,8 @@ void lockspace_resize(struct holding *holding, size_t size)
 			memset(record->content + now, 0, size - now);
 	}
 	record->content_size = size;
-	holding->space->content += size;
-	holding->space->content -= now;
+	shares_give(&holding->space->content, record->uid, now);
+	shares_take(&holding->space->content, record->uid, size);
 }
 
 struct record *lockspace_record(struct holding *holding)

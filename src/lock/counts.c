@@ -66,7 +66,7 @@ void lockspace_count(const struct lockspace *space, struct lockspace_counts *cou
 	const struct named_lock *named;
 	int64_t now = loop_clock();
 
-	*counts = (struct lockspace_counts){.content = space->content};
+	*counts = (struct lockspace_counts){.content = space->content.used};
 	DL_FOREACH2(space->all, holding, all_next) {
 		count_claim(holding, now, counts);
 	}
@@ -165,6 +165,12 @@ static void write_failures(const struct lock_metrics *metrics, struct buffer *te
 		cleanup(free_ptr) char *label = metric_label("error", failures[i].name);
 		metric_number(text, name, label, metrics->failures[i]);
 	}
+}
+
+void lockspace_shares(const struct lockspace *space, const struct shares **shares)
+{
+	shares[0] = &space->claims;
+	shares[1] = &space->content;
 }
 
 void lockspace_metrics(const struct lockspace *space, struct buffer *text)

@@ -6,6 +6,7 @@
 
 #include "base/ledger.h"
 #include "base/metrics.h"
+#include "base/shares.h"
 #include "event/loop.h"
 #include "lock/lockspace.h"
 #include "lock/waiters.h"
@@ -70,8 +71,7 @@ struct lockspace {
 	struct loop *loop;
 	struct store *store;
 	int timeout;
-	struct ledger *ledger; /* the store's */
-	struct lockspace_limits limits;
+	struct ledger *ledger;    /* the store's */
 	struct named_lock *locks; /* by path */
 	struct holding *answers;
 	struct holding *all;
@@ -85,9 +85,8 @@ struct lockspace {
 	struct named_lock *due;     /* whose queue is to be read */
 	unsigned int reads;         /* of queues, under way */
 
-	size_t claims;  /* that are held, or waited for */
-	size_t content; /* bytes that the holders have written, all together */
-	int64_t claims_complained_at, content_complained_at;
+	struct shares claims;  /* that are held, or waited for */
+	struct shares content; /* bytes that the holders have written */
 	struct lock_metrics metrics;
 
 	/* While another process's locks are revived. */
@@ -113,8 +112,8 @@ struct named_lock {
 	UT_hash_handle hh;
 };
 
-/* contents.c: false if there is no room for so many bytes more, which it logs. */
-bool content_fits(struct lockspace *space, size_t more);
+/* contents.c: false if there is no room for so many bytes more of that user, which it logs. */
+bool content_fits(struct lockspace *space, uid_t uid, size_t more);
 
 /* parts.c */
 /* Takes its place now, or not at all, as lock_ops.place is to do for a try. */
@@ -159,6 +158,8 @@ void named_settled(struct named_lock *named);
 struct named_lock *lockspace_named(struct lockspace *space, const char *path);
 struct holding *holding_new(struct lockspace *space, const struct lockspace_request *request);
 struct named_lock *lockspace_get_named(struct lockspace *space, const char *path);
+/* From now on it counts as one of its user's claims; once. */
+void holding_count(struct holding *holding);
 void holding_answer(struct holding *holding, int result);
 bool holding_may_be_freed(const struct holding *holding);
 void holding_free(struct holding *holding);

@@ -106,10 +106,18 @@ static void op_place(struct claim *claim)
 	holding_enter(holding);
 }
 
+void holding_count(struct holding *holding)
+{
+	if (!holding->counted)
+		shares_take(&holding->space->claims, holding->record.uid, 1);
+	holding->counted = true;
+}
+
 /* From now on it does not take a place that somebody else could have. */
 static void uncount(struct holding *holding)
 {
-	holding->space->claims -= holding->counted;
+	if (holding->counted)
+		shares_give(&holding->space->claims, holding->record.uid, 1);
 	holding->counted = false;
 }
 
@@ -277,6 +285,15 @@ static void on_deliver(struct loop_task *task)
 
 /* --- the interface --- */
 
+static const struct shares_kind claims_kind = {.resource = "claims",
+	.what = "locks are held or waited for",
+	.option = "max_claims",
+	.error = "ENOSPC"};
+static const struct shares_kind content_kind = {.resource = "content",
+	.what = "bytes are the content of lock files",
+	.option = "max_content",
+	.error = "ENOSPC"};
+
 struct lockspace *lockspace_new(
 	struct loop *loop, struct store *store, int timeout, const struct lockspace_limits *limits)
 {
@@ -286,7 +303,8 @@ struct lockspace *lockspace_new(
 	space->store = store;
 	space->ledger = store->ledger;
 	space->timeout = timeout;
-	space->limits = *limits;
+	shares_init(&space->claims, &claims_kind, limits->claims, limits->user_share);
+	shares_init(&space->content, &content_kind, limits->content, limits->user_share);
 	space->suspended = true;
 	space->deliver.fn = on_deliver;
 	store->events = &lockspace_events;
@@ -330,6 +348,8 @@ void lockspace_free(struct lockspace *space)
 		free(named);
 	}
 	waiters_free(&space->done);
+	shares_fini(&space->claims);
+	shares_fini(&space->content);
 	loop_undefer(space->loop, &space->deliver);
 	free(space);
 }
@@ -345,15 +365,10 @@ static void on_try_timeout(struct loop_timer *timer)
 
 static bool has_room_for(struct lockspace *space, const struct lockspace_request *request)
 {
-	if (!content_fits(space, request->record->content_size))
-		return false;
-	if (request->instead || space->claims < space->limits.claims)
-		return true;
-	if (log_is_due(&space->claims_complained_at, loop_clock()))
-		log_warning("%zu locks are held or waited for (max_claims): asking for more fails "
-			    "with ENOSPC",
-			space->claims);
-	return false;
+	uid_t uid = request->record->uid;
+
+	return content_fits(space, uid, request->record->content_size) &&
+	       (request->instead || shares_allow(&space->claims, uid, 1, loop_clock()));
 }
 
 struct holding *holding_new(struct lockspace *space, const struct lockspace_request *request)
@@ -368,7 +383,7 @@ struct holding *holding_new(struct lockspace *space, const struct lockspace_requ
 	holding->user = request->user;
 	holding->timer.fn = on_try_timeout;
 	record_copy(&holding->record, request->record);
-	space->content += holding->record.content_size;
+	shares_take(&space->content, holding->record.uid, holding->record.content_size);
 	holding->place.shared = request->shared;
 	holding->place.record = &holding->record;
 	holding->claim.state = CLAIM_OVER;
@@ -393,8 +408,7 @@ struct holding *lockspace_take(struct lockspace *space, const struct lockspace_r
 		holding_answer(holding, -ENOSPC);
 		return holding;
 	}
-	space->claims++;
-	holding->counted = true;
+	holding_count(holding);
 	holding->named = lockspace_get_named(space, request->path);
 	holding->place.path = holding->named->path;
 	if (request->try && !request->patient) {

@@ -19,6 +19,7 @@ struct buffer;
 struct holding;
 struct lockspace;
 struct loop;
+struct shares;
 
 /* result: CLAIM_GRANTED, CLAIM_BUSY or -errno: -EINTR, -EIO, -EACCES, -ENOSPC, -EISDIR. */
 typedef void lockspace_taken_fn(void *user, int result);
@@ -49,6 +50,7 @@ struct lockspace_request {
 struct lockspace_limits {
 	size_t claims;  /* that are held or waited for; more are answered with -ENOSPC */
 	size_t content; /* bytes of all records' contents together, see lockspace_has_room */
+	unsigned int user_share; /* percent of each that an ordinary user may have, see shares.h */
 };
 
 /*
@@ -136,6 +138,9 @@ struct lockspace_counts {
 void lockspace_count(const struct lockspace *space, struct lockspace_counts *counts);
 /* Adds all there is to say of it, as base/metrics.h has it. */
 void lockspace_metrics(const struct lockspace *space, struct buffer *text);
+/* Its limits, to be shown with others: the claims and the content. */
+enum { LOCKSPACE_SHARES = 2 };
+void lockspace_shares(const struct lockspace *space, const struct shares **shares);
 
 /* How many locks were given back so far. */
 uint64_t lockspace_leaves(const struct lockspace *space);

@@ -161,8 +161,7 @@ void lockspace_try_again(struct lockspace *space)
 			more = holding != last;
 			holding_unpark(holding);
 			holding->news = named->news;
-			space->claims += !holding->counted;
-			holding->counted = true;
+			holding_count(holding);
 			lock_take(&named->lock, &holding->claim);
 		}
 		named_settled(named);

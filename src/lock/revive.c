@@ -73,8 +73,7 @@ static void revive_placed(struct holding *holding, const struct relic *relic)
 {
 	bool to_leave = is_to_leave(relic->state), held = relic->state == CLAIM_HELD;
 
-	holding->space->claims++;
-	holding->counted = true;
+	holding_count(holding);
 	lock_adopt(&holding->named->lock, &holding->claim, relic->token, held || to_leave);
 	if (to_leave)
 		lockspace_release(holding, NULL, NULL);

@@ -261,12 +261,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	scene.fs.store = &scene.store;
 	scene.value = value_of_directory(&directory, NULL);
+	scene.fs.options.max_handles = 1000;
+	scene.fs.options.user_share = 100;
+	handles_init(&scene.fs);
 	nodes_init(&scene.fs);
 	scene.directory = node_get(&scene.fs, scene.fs.root, "d", true);
 	scene.lock = node_get(&scene.fs, scene.fs.root, "l", false);
 	while ((line = fuzz_line(&rest)))
 		carry_out(&scene, line);
 	nodes_fini(&scene.fs);
+	shares_fini(&scene.fs.handles);
 	free(scene.data);
 	free(scene.value);
 	free(text);

@@ -326,7 +326,7 @@ def test_ranges_are_bounded(pair, agent):
 def test_contents_are_bounded(lab):
     """Beyond max_content in all, writing gives ENOSPC; what was written stays as it is."""
     pair = Pair(lab, "max_content=1")
-    pair.a.expect(r"lock files have \d+ bytes of content")
+    pair.a.expect(r"\d+ bytes are the content of lock files")
     one = lab.agent()
     held = [one.take(pair.a / f"x{number}") for number in range(17)]
     for number in range(15):
@@ -344,6 +344,86 @@ def test_contents_are_bounded(lab):
     one.close(held[15])
     one.pwrite(held[0], b"0" * (FULL - 10), 0)
     assert pair.a.log().count("max_content") == 1
+
+
+# Shares: one user against all others.
+
+
+ALICE, BOB = 10001, 10002
+
+
+class Neighbours:
+    """A mount for everybody, where Bob takes what he can, beside Alice and root."""
+
+    def __init__(self, lab, options, **words):
+        self.mount = lab.mount(f"allow_other,{options}", **words).expect(
+            r"of user \d+ \(user_share of|was killed by signal 9|Too many open files")
+        self.root = lab.agent()
+        self.alice, self.bob = (lab.agent(user=uid, group=uid, extra_groups=[])
+                                for uid in (ALICE, BOB))
+
+
+def test_one_user_has_a_share_of_the_claims(lab):
+    """Bob can't take all locks; Alice has hers, and root the reserve."""
+    people = Neighbours(lab, "max_claims=160,hold=name")
+    mount, bob = people.mount, people.bob
+    for number in range(16):
+        bob.close(bob.open(mount / f"b{number}", RW | os.O_EXCL))
+    assert bob.error("open", mount / "more", RW | os.O_EXCL) == errno.ENOSPC
+    fd = bob.open(mount / "more", RW)
+    assert bob.error("flock", fd, LOCK_EX | LOCK_NB) == errno.ENOSPC
+    assert bob.error("control", fd, F_SETLK, F_WRLCK) == errno.ENOSPC
+    people.alice.take(mount / "a")
+    for number in range(20):
+        people.root.take(mount / f"r{number}")
+    text = Path(mount / ".latchfs/metrics").read_text(encoding="ascii")
+    assert 'latchfs_limit{resource="claims",of="user"} 16\n' in text
+    assert 'latchfs_limit_refused_total{resource="claims",of="user"} 3\n' in text
+    mount.kill_server()
+    bob.unlink(mount / "b3")
+    bob.flock(fd, LOCK_EX | LOCK_NB)
+    assert bob.error("open", mount / "again", RW | os.O_EXCL) == errno.ENOSPC
+
+
+def test_one_user_has_a_share_of_the_contents(lab):
+    """Bob can't fill the lock files; Alice writes."""
+    people = Neighbours(lab, "max_content=1")
+    held = [people.bob.take(people.mount / f"b{number}") for number in range(2)]
+    people.bob.pwrite(held[0], b"b" * FULL, 0)
+    assert people.bob.error("pwrite", held[1], b"b" * FULL, 0) == errno.ENOSPC
+    people.alice.pwrite(people.alice.take(people.mount / "a"), b"a" * FULL, 0)
+    for number in range(3):
+        people.root.pwrite(people.root.take(people.mount / f"r{number}"), b"r" * FULL, 0)
+
+
+def test_one_user_has_a_share_of_the_handles(lab):
+    """Bob can't open everything, in any way; what he closes he may open again."""
+    people = Neighbours(lab, "max_handles=160,names=always")
+    mount, bob = people.mount, people.bob
+    fds = [bob.open(mount / f"b{number}", RW) for number in range(16)]
+    for path, flags in ((mount / "x", RW), (mount / "x", os.O_RDONLY),
+                        (mount.path, os.O_RDONLY | os.O_DIRECTORY),
+                        (mount / ".latchfs/status", os.O_RDONLY)):
+        assert bob.error("open", path, flags) == errno.ENFILE
+    people.alice.open(mount / "a", RW)
+    people.root.open(mount / "r", RW)
+    mount.kill_server()
+    bob.close(fds.pop())
+    wait_until(lambda: not bob.error("open", mount / "x", RW), SOON, "what was closed is free")
+    assert bob.error("open", mount / "y", RW) == errno.ENFILE
+
+
+def test_one_user_has_a_share_of_the_watched_processes(lab):
+    """With few descriptors Bob's hold=process locks leave some for Alice and root."""
+    people = Neighbours(lab, "hold=process", binary=started_with(lab, "-n 120"))
+    mount, bob = people.mount, people.bob
+    for number in range(8):  # a tenth of 120, less what connections may need
+        bob.open(mount / f"b{number}", RW | os.O_EXCL)
+    assert bob.error("open", mount / "more", RW | os.O_EXCL) == errno.ENOSPC
+    people.alice.open(mount / "a", RW | os.O_EXCL)
+    mount.kill_server()
+    people.root.open(mount / "r", RW | os.O_EXCL)
+    assert bob.error("open", mount / "more", RW | os.O_EXCL) == errno.ENOSPC
 
 
 # What was needed is given back.

@@ -298,14 +298,17 @@ static void enter_again(struct lock *lock, struct claim *claim)
 	DL_APPEND(lock->entering, claim);
 }
 
-void lock_placed(struct lock *lock, struct claim *claim, int outcome, uint64_t token,
+bool lock_placed(struct lock *lock, struct claim *claim, int outcome, uint64_t token,
 	uint64_t revision, struct rival *rivals)
 {
 	assert(claim->state == CLAIM_JOINING);
+	int failure = outcome;
 	if (outcome == LOCK_PLACED && token <= claim->asked_after)
 		outcome = -EIO;
-	if (outcome < 0) {
+	bool doubts = outcome < 0;
+	if (doubts) {
 		doubt(lock);
+		failure = failure < 0 || token <= lock->latest ? outcome : CLAIM_AGAIN;
 	} else {
 		note_revision(lock, token);
 		note_revision(lock, revision);
@@ -331,7 +334,7 @@ void lock_placed(struct lock *lock, struct claim *claim, int outcome, uint64_t t
 		answer(claim, CLAIM_BUSY);
 		over(lock, claim);
 	} else if (outcome < 0 || claim->canceled) {
-		answer(claim, outcome);
+		answer(claim, failure);
 		leave_place(lock, claim);
 	} else if (claim->try) {
 		try_succeeded(lock, claim, token);
@@ -341,6 +344,7 @@ void lock_placed(struct lock *lock, struct claim *claim, int outcome, uint64_t t
 	}
 	evaluate(lock);
 	send_next(lock);
+	return doubts;
 }
 
 void lock_left(struct lock *lock, struct claim *claim)

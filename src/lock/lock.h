@@ -54,7 +54,11 @@ enum claim_state {
 };
 
 /* What a claim is answered with, besides -errno. */
-enum { CLAIM_GRANTED = 0, CLAIM_BUSY = 1 };
+enum {
+	CLAIM_GRANTED = 0,
+	CLAIM_BUSY = 1,
+	CLAIM_AGAIN = 2, /* the store has gone back in time: to be taken again when it is over */
+};
 
 struct claim {
 	/* Set by the owner. */
@@ -84,7 +88,7 @@ struct lock_ops {
 	void (*place)(struct claim *claim);
 	/* Gives the place back, if there is one: answer with lock_left. */
 	void (*leave)(struct claim *claim);
-	/* Exactly once per claim: CLAIM_GRANTED, CLAIM_BUSY or -errno. */
+	/* Exactly once per lock_take: CLAIM_GRANTED, CLAIM_BUSY, CLAIM_AGAIN or -errno. */
 	void (*answer)(struct claim *claim, int result);
 	/* A held claim is not held any more; it waits for lock_leave. */
 	void (*lost)(struct claim *claim);
@@ -144,11 +148,16 @@ enum lock_placed {
 
 /*
  * The store's answer to ops->place: an enum lock_placed, or -errno (then the place is left as well,
- * because nobody knows whether it exists).  A token that is older than what was known when it was
- * asked for counts as -EIO.  For a join that succeeded, `revision` is the state of
+ * because nobody knows whether it exists).  For a join that succeeded, `revision` is the state of
  * the queue that was read and `rivals` what it showed of others' places beyond lock->known.
+ *
+ * A token that is older than what was known when it was asked for comes from a store that has gone
+ * back in time.  That place is left too; the claim is answered with CLAIM_AGAIN, or with -EIO if a
+ * place of ours is still newer than the store.
+ *
+ * Returns true if what the store has said before must not be relied on any more.
  */
-void lock_placed(struct lock *lock, struct claim *claim, int outcome, uint64_t token,
+bool lock_placed(struct lock *lock, struct claim *claim, int outcome, uint64_t token,
 	uint64_t revision, struct rival *rivals);
 
 /* The store's answer to ops->leave. */

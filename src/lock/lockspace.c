@@ -77,8 +77,9 @@ void holding_placed(struct holding *holding, int result, const struct store_queu
 	/* Somebody has less than this shows, and said so before anybody here could listen. */
 	if (queue && queue->revision < named->shrunk)
 		named_read_again(named);
-	lock_placed(&named->lock, &holding->claim, outcome, holding->place.token,
-		queue ? queue->revision : 0, rivals_of(named, queue));
+	if (lock_placed(&named->lock, &holding->claim, outcome, holding->place.token,
+		    queue ? queue->revision : 0, rivals_of(named, queue)))
+		named->clear = 0;
 	/* Without a place it may be over, and freed. */
 	if (outcome == LOCK_PLACED && holding->claim.state == CLAIM_WAITING)
 		holding_enter(holding);
@@ -138,7 +139,7 @@ static void op_leave(struct claim *claim)
 
 	uncount(holding);
 	count_release(holding);
-	if (!holding->writing)
+	if (!holding->writing && !holding->is_refused)
 		lockspace_resize(holding, 0);
 	holding->leave = ++holding->space->leaves;
 	holding_enter(holding);
@@ -166,7 +167,8 @@ static void op_answer(struct claim *claim, int result)
 		holding_enter(holding);
 	if (holding->is_absent)
 		return;
-	holding->is_refused = holding->patient && (result == CLAIM_BUSY || result == -EIO);
+	holding->is_refused = result == CLAIM_AGAIN ||
+			      (holding->patient && (result == CLAIM_BUSY || result == -EIO));
 	if (!holding->is_refused)
 		holding_answer(holding, result);
 }
@@ -217,6 +219,8 @@ static void op_over(struct claim *claim)
 	ledger_drop(holding->space->ledger, &holding->slot);
 	if (holding->is_refused) {
 		holding_park(holding);
+		if (!holding->patient)
+			named_stir(holding->named);
 		return;
 	}
 	/* Who waits for its end does not wait for what was still to be written into it. */
@@ -354,11 +358,25 @@ void lockspace_free(struct lockspace *space)
 	free(space);
 }
 
+/* Between two tries. */
+static void give_up(struct holding *holding, int result)
+{
+	if (holding->is_parked)
+		holding_unpark(holding);
+	holding->is_refused = false;
+	holding_answer(holding, result);
+	named_settled(holding->named);
+}
+
 static void on_try_timeout(struct loop_timer *timer)
 {
 	struct holding *holding = container_of(timer, struct holding, timer);
 	struct named_lock *named = holding->named;
 
+	if (holding->is_refused || holding->is_parked) {
+		give_up(holding, -EIO);
+		return;
+	}
 	lock_leave(&named->lock, &holding->claim, -EIO);
 	named_settled(named);
 }
@@ -431,22 +449,12 @@ void lockspace_kin_changed(struct holding *holding)
 	lock_kin_changed(&holding->named->lock);
 }
 
-/* Between two tries. */
-static void give_up(struct holding *holding)
-{
-	if (holding->is_parked)
-		holding_unpark(holding);
-	holding->is_refused = false;
-	holding_answer(holding, -EINTR);
-	named_settled(holding->named);
-}
-
 void lockspace_cancel(struct holding *holding)
 {
 	struct named_lock *named = holding->named;
 
 	if (holding->is_refused || holding->is_parked) {
-		give_up(holding);
+		give_up(holding, -EINTR);
 		return;
 	}
 	if (holding->answer_pending || holding->claim.answered)

@@ -127,6 +127,19 @@ class Etcd:
         """Ends the server as a power cut would."""
         self.stop(signal.SIGKILL)
 
+    def back_up(self):
+        """Keeps a copy of the data, for which the server is restarted."""
+        self.stop()
+        shutil.copytree(self.directory / self.name, self.directory / f"{self.name}.copy")
+        self.start()
+
+    def restore(self):
+        """Kills the server, which comes back with the data that was kept."""
+        self.kill()
+        shutil.rmtree(self.directory / self.name)
+        shutil.move(self.directory / f"{self.name}.copy", self.directory / self.name)
+        self.start()
+
     def pause(self):
         """Stops the server without closing its connections."""
         self.process.send_signal(signal.SIGSTOP)

@@ -2,6 +2,7 @@
 """When etcd restarts, stalls, is cut off or full: nobody holds twice, nobody waits for ever."""
 
 import errno
+import fcntl
 import os
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
 from pathlib import Path
@@ -50,6 +51,30 @@ def lost(who, fd):
 
 
 # Restarts.
+
+
+@pytest.mark.parametrize("how", ["try", "wait", "range", "create"])
+def test_a_store_that_has_gone_back_in_time(bare_lab, how):
+    """A restored backup lacks a lock: its holder is told, and who asks next is granted it."""
+    lab, server = bare_lab, bare_lab.own_etcd()
+    pair = troubled(lab)
+    server.back_up()
+    one, two = lab.agent(), lab.agent()
+    for name in ("other", "x", "x"):
+        one.close(one.take(pair.a / name))
+    fd = one.take(pair.a / "x")
+    new = two.open(pair.a / "x", RW)
+    server.restore()
+    wait_until(lambda: lost(one, fd), what="the holder is told")
+    if how == "create":
+        two.open(pair.a / "x", RW | os.O_EXCL)
+    elif how == "range":
+        two.control(new, fcntl.F_SETLK, fcntl.F_WRLCK, 10, 5)
+        with pytest.raises(OSError):
+            one.control(one.open(pair.b / "x", RW), fcntl.F_SETLK, fcntl.F_WRLCK, 12, 1)
+    else:
+        two.flock(new, LOCK_EX | (LOCK_NB if how == "try" else 0))
+    assert one.error("open", pair.b / "x", RW | os.O_EXCL) == errno.EEXIST
 
 
 @pytest.mark.core

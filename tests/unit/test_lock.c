@@ -545,7 +545,7 @@ static void test_rivals_of_one_token(void **state)
 	lock_fini(&lock);
 }
 
-/* Who is told of a token that can't be is refused; what was believed till then is asked anew. */
+/* A token that can't be is given back, and asked for again; what was believed is asked anew. */
 static void test_tokens_that_go_back(void **state)
 {
 	struct lock lock;
@@ -557,9 +557,15 @@ static void test_tokens_that_go_back(void **state)
 	assert_int_equal(first.result, CLAIM_GRANTED);
 	plain_take(&lock, &second);
 	lock_placed(&lock, &second.claim, LOCK_PLACED, 10, 11, new_rival("a", 7, NULL));
-	assert_int_equal(second.result, -EIO);
+	assert_int_equal(second.result, CLAIM_AGAIN);
 	assert_true(second.leaving);
 	assert_int_equal(lock.known, 0);
+	plain_end(&lock, &second);
+	/* A place of ours that is newer than the store would contradict it again. */
+	plain_take(&lock, &second);
+	assert_true(lock_placed(&lock, &second.claim, LOCK_PLACED, 8, 8, NULL));
+	assert_int_equal(second.result, -EIO);
+	assert_true(second.leaving);
 	plain_take(&lock, &third);
 	lock_placed(&lock, &third.claim, LOCK_PLACED, 12, 12, new_rival("a", 7, NULL));
 	plain_end(&lock, &first);

@@ -77,6 +77,8 @@ struct etcd_op {
 	struct store_place *place; /* borrowed */
 	char *path, *key, *id;     /* owned */
 	uint64_t token;            /* the place's */
+	/* Of join: only what is newer is asked for. */
+	uint64_t known;
 	/* Of leave: of its place. */
 	bool is_clean;
 	unsigned int epoch;

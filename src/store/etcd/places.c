@@ -243,6 +243,11 @@ static int joined(struct etcd_op *op, const struct wire_result *result, struct q
 {
 	const struct wire_kv *ours = find_ours(op, result);
 
+	/* A store that has gone back in time: nothing in it is new enough to be shown. */
+	if (!ours && result->revision <= op->known) {
+		placed(op->etcd, op->place, result->revision);
+		return 0;
+	}
 	/* This very transaction has put it, if not for the first time. */
 	if (!ours || ours->modified != result->revision)
 		return -EIO;
@@ -310,6 +315,7 @@ void etcd_join(struct store *store, struct store_place *place, uint64_t known, s
 	enter_place(etcd, place);
 	struct etcd_op *op = place_op(store, place, on_joined, user);
 	op->queue = fn;
+	op->known = known;
 	put_place(&txn, op, place);
 	if (crowd > CROWD)
 		range_around_ours(&txn, op, first, end, &options);

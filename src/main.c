@@ -59,7 +59,8 @@
  *       store.h       what a lock store can do: the seam
  *       policy, record  what it keeps of directories and holders
  *       etcd/etcd     the store on etcd: session, watch and places put together
- *       etcd/places   join, try, leave, confirm
+ *       etcd/places   join, try, leave
+ *       etcd/presence  is a place there; writing into it
  *       etcd/numbers  what places are named with, and again when that is safe
  *       etcd/evict    taking somebody's place away
  *       etcd/op, batch  one operation; many of them in one transaction

@@ -32,7 +32,8 @@ struct holding {
 	bool patient;
 	bool is_refused; /* and will be parked when its try is over */
 	bool is_parked;
-	uint64_t news;                             /* of the name, when it last tried */
+	bool is_canceled; /* after it was granted, of which nobody has been told yet */
+	uint64_t news;    /* of the name, when it last tried */
 	struct holding *parked_prev, *parked_next; /* in named->parked */
 
 	/* The answer, until it is delivered. */
@@ -80,10 +81,12 @@ struct lockspace {
 	struct loop_task deliver;
 	struct waiter *done; /* to be told 0 in the next turn */
 	bool suspended;
-	bool ending;                /* on purpose: all who have locks were told */
-	struct named_lock *stirred; /* in which those that are parked are to try again */
-	struct named_lock *due;     /* whose queue is to be read */
-	unsigned int reads;         /* of queues, under way */
+	bool ending;                 /* on purpose: all who have locks were told */
+	struct named_lock *stirred;  /* in which those that are parked are to try again */
+	bool untold;                 /* there are news of which only a part was told */
+	struct named_lock *settling; /* what waits in them may be granted when all was */
+	struct named_lock *due;      /* whose queue is to be read */
+	unsigned int reads;          /* of queues, under way */
 
 	struct shares claims;  /* that are held, or waited for */
 	struct shares content; /* bytes that the holders have written */
@@ -101,6 +104,7 @@ struct named_lock {
 	bool is_read;    /* a read of the queue is under way */
 	bool is_due;     /* to be read, and in space->due */
 	bool again;      /* to be read once more when it is read */
+	bool unread;     /* and so when the place of ours is told of that the read did not show */
 	bool parted;     /* somebody else has a part of the file */
 	uint64_t shrunk; /* at that revision somebody has given up a part; 0 = never */
 	uint64_t clear;  /* at that revision nobody else was in the queue; 0: before all */
@@ -109,6 +113,8 @@ struct named_lock {
 	uint64_t news; /* that may make a difference to these, so far */
 	bool is_stirred;
 	struct named_lock *stirred_prev, *stirred_next; /* in space->stirred */
+	bool is_settling;
+	struct named_lock *settling_prev, *settling_next; /* in space->settling */
 	UT_hash_handle hh;
 };
 

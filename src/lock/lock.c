@@ -73,7 +73,7 @@ static void evaluate(struct lock *lock)
 {
 	struct lock_entry *e, *wall = NULL;
 
-	if (lock->suspended || lock->blind || !lock->waiting)
+	if (lock->suspended || lock->blind || !lock->waiting || !lock->ops->may_grant(lock))
 		return;
 	if (!lock->exclusive) {
 		grant_shared(lock);
@@ -377,9 +377,17 @@ void lock_gone(struct lock *lock, struct claim *claim)
 		claim->state = CLAIM_LOST;
 		lock->ops->lost(claim);
 	} else {
-		claim->arrival = ++lock->arrivals;
 		enter_again(lock, claim);
+		DL_SORT(lock->entering, by_arrival);
 	}
+	if (!lock->ops->may_grant(lock))
+		return; /* others may have to be sent before it */
+	evaluate(lock);
+	send_next(lock);
+}
+
+void lock_told(struct lock *lock)
+{
 	evaluate(lock);
 	send_next(lock);
 }

@@ -98,6 +98,11 @@ struct lock_ops {
 	void (*drop)(struct rival *rival);
 	/* True if `held` is held by the same user, and so not in the way of `claim`. */
 	bool (*is_kin)(struct claim *claim, struct claim *held);
+	/*
+	 * False while there are news of which the engine was told only a part: nothing that waits
+	 * is granted then, and the owner calls lock_told when it knows the rest.
+	 */
+	bool (*may_grant)(struct lock *lock);
 };
 
 struct lock {
@@ -166,8 +171,14 @@ void lock_left(struct lock *lock, struct claim *claim);
 /* Places of that id whose token is below tomb->entry.token have gone.  Takes the tomb over. */
 void lock_removed(struct lock *lock, struct rival *tomb);
 
-/* The claim's place has gone without our doing. */
+/*
+ * The claim's place has gone without our doing: a holder has lost the lock, a waiter joins again at
+ * the end.
+ */
 void lock_gone(struct lock *lock, struct claim *claim);
+
+/* All news that had come together were told, after ops->may_grant was false. */
+void lock_told(struct lock *lock);
 
 /* ops->is_kin may be true of what it was not. */
 void lock_kin_changed(struct lock *lock);

@@ -53,6 +53,8 @@ void named_settled(struct named_lock *named)
 		DL_DELETE(named->space->due, named);
 	if (named->is_stirred)
 		DL_DELETE2(named->space->stirred, named, stirred_prev, stirred_next);
+	if (named->is_settling)
+		DL_DELETE2(named->space->settling, named, settling_prev, settling_next);
 	HASH_DEL(named->space->locks, named);
 	lock_fini(&named->lock);
 	free(named->path);
@@ -238,6 +240,19 @@ static bool op_is_kin(struct claim *claim, struct claim *held)
 	       asking->is_kin(asking->user, holding->user);
 }
 
+static bool op_may_grant(struct lock *lock)
+{
+	struct named_lock *named = container_of(lock, struct named_lock, lock);
+	struct lockspace *space = named->space;
+
+	if (!space->untold)
+		return true;
+	if (!named->is_settling)
+		DL_APPEND2(space->settling, named, settling_prev, settling_next);
+	named->is_settling = true;
+	return false;
+}
+
 static const struct lock_ops lock_ops = {
 	.place = op_place,
 	.leave = op_leave,
@@ -246,9 +261,28 @@ static const struct lock_ops lock_ops = {
 	.over = op_over,
 	.drop = rival_free,
 	.is_kin = op_is_kin,
+	.may_grant = op_may_grant,
 };
 
 /* --- delivering answers --- */
+
+/* True if it would wait for as long as it takes, in the queue or beside it. */
+static bool is_waiting_call(const struct holding *holding)
+{
+	return holding->patient || !holding->claim.try;
+}
+
+/* The grant was lost before anybody was told: the caller has never held the lock, and still waits.
+ */
+static void ask_again(struct holding *holding)
+{
+	struct named_lock *named = holding->named;
+
+	holding->answer_pending = false;
+	holding->is_refused = true;
+	lock_leave(&named->lock, &holding->claim, CLAIM_BUSY);
+	named_stir(named);
+}
 
 static void deliver(struct holding *holding)
 {
@@ -258,8 +292,11 @@ static void deliver(struct holding *holding)
 	int result = holding->result;
 
 	if (result == CLAIM_GRANTED && holding->claim.state != CLAIM_HELD) {
-		/* Granted, and lost before anybody was told. */
-		result = -EIO;
+		if (is_waiting_call(holding) && !holding->is_canceled) {
+			ask_again(holding);
+			return;
+		}
+		result = holding->is_canceled ? -EINTR : -EIO;
 		lock_leave(&named->lock, &holding->claim, result);
 		named_settled(named);
 	}
@@ -457,8 +494,10 @@ void lockspace_cancel(struct holding *holding)
 		give_up(holding, -EINTR);
 		return;
 	}
-	if (holding->answer_pending || holding->claim.answered)
+	if (holding->answer_pending || holding->claim.answered) {
+		holding->is_canceled = true;
 		return;
+	}
 	loop_timer_disarm(&holding->timer);
 	lock_leave(&named->lock, &holding->claim, -EINTR);
 	named_stir(named);

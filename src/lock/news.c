@@ -7,14 +7,28 @@
 #include "base/util.h"
 #include "lock/internal.h"
 
-/* Queues are read because something of ours waits there. */
-static bool shows_ours(const struct store_queue *queue)
+/*
+ * Queues are read because something of ours waits there.  What has gone with others before it was
+ * told of must not be granted for their absence: the queue is read again when it was.
+ */
+static bool shows_ours(struct named_lock *named, const struct store_queue *queue)
 {
-	for (size_t i = 0; i < queue->count; i++) {
-		if (queue->contenders[i].ours)
-			return true;
+	const struct lock_entry *e;
+	size_t i = 0, shown = 0;
+
+	named->unread = false;
+	DL_FOREACH(named->lock.view, e) {
+		if (!e->claim || e->token > queue->revision)
+			continue;
+		while (i < queue->count && (queue->contenders[i].token < e->token ||
+						   (queue->contenders[i].token == e->token &&
+							   !queue->contenders[i].ours)))
+			i++;
+		bool is_shown = i < queue->count && queue->contenders[i].token == e->token;
+		shown += is_shown;
+		named->unread = named->unread || !is_shown;
 	}
-	return false;
+	return shown && !named->unread;
 }
 
 static void read_due(struct lockspace *space);
@@ -28,7 +42,7 @@ static void on_queue_read(void *user, int result, const struct store_queue *queu
 	space->reads--;
 	named->is_read = false;
 	/* One without may be another's; or ours has gone, of which we will hear. */
-	if (queue && !shows_ours(queue))
+	if (queue && !shows_ours(named, queue))
 		queue = NULL;
 	if (lock_read_end(&named->lock, queue ? queue->revision : 0, rivals_of(named, queue))) {
 		log_trace("lock %s: the store had not told of a release", named->path);
@@ -124,9 +138,29 @@ static void on_gone(void *user, struct store_place *place)
 {
 	struct holding *holding = container_of(place, struct holding, place);
 
-	named_stir(holding->named);
-	lock_gone(&holding->named->lock, &holding->claim);
+	struct named_lock *named = holding->named;
+
+	named_stir(named);
+	lock_gone(&named->lock, &holding->claim);
 	holding_place_lost(holding);
+	if (named->unread) {
+		named->unread = false;
+		named_read_again(named);
+	}
+}
+
+static void on_grants(void *user, bool allowed)
+{
+	struct lockspace *space = user;
+
+	space->untold = !allowed;
+	while (allowed && space->settling) {
+		struct named_lock *named = space->settling;
+		DL_DELETE2(space->settling, named, settling_prev, settling_next);
+		named->is_settling = false;
+		lock_told(&named->lock);
+		named_settled(named);
+	}
 }
 
 static void on_removed(void *user, const char *path, const char *id, uint64_t revision)
@@ -186,6 +220,7 @@ const struct store_events lockspace_events = {
 	.gone = on_gone,
 	.removed = on_removed,
 	.shrunk = on_shrunk,
+	.grants = on_grants,
 	.recheck = on_recheck,
 	.reachable = on_reachable,
 };

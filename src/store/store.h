@@ -204,6 +204,12 @@ struct store_events {
 	void (*removed)(void *user, const char *path, const char *id, uint64_t revision);
 	/* Of what somebody has of that name, a part was given back, before that revision. */
 	void (*shrunk)(void *user, const char *path, uint64_t revision);
+	/*
+	 * False: more news of the same moment are to come, and a place of ours may have gone of
+	 * which `gone` was not told yet, so that nothing that waits may be granted.  True again:
+	 * all was told.
+	 */
+	void (*grants)(void *user, bool allowed);
 	/* News may have been missed: read the queues in which something of ours waits. */
 	void (*recheck)(void *user);
 	/* The store can be reached again, or not any more. */

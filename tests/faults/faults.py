@@ -6,6 +6,7 @@ campaign goes on meanwhile), and mends it.  What it chooses by chance it draws f
 dice, which the campaign has made for it from the seed.
 """
 
+import contextlib
 import errno
 import signal
 import time
@@ -268,6 +269,18 @@ def keys_deleted(field, site):
             if name == site.name:
                 field.any_member().delete(key.name)
     yield 0.5
+
+
+@fault("keys of a lock are deleted by prefix", loses=ANYBODY, cluster=True)
+def keys_deleted_together(field, site):
+    for _ in range(5):
+        with contextlib.ExitStack() as broken:
+            for each in field.sites:
+                broken.enter_context(field.breaking(each))
+            for keys in field.queues().values():
+                field.any_member().call("/v3/kv/txn", success=[
+                    {"requestDeleteRange": {"key": encode(key)}} for key in keys])
+        yield 0.2
 
 
 @fault("somebody else writes garbage among the keys", cluster=True)

@@ -4,6 +4,7 @@
 Every machine reaches every member through a wire of its own, and so does every member its peers.
 """
 
+import collections
 import contextlib
 import itertools
 import json
@@ -24,7 +25,7 @@ from etcdserver import Cluster
 from mounting import Mount
 from support import PATIENCE, run, wait_until
 from wire import PeerWire, Wire
-from line import Line  # which uses them
+from line import LOCK as LINE, Line  # which uses them
 
 PREFIX = "/campaign"
 SITES = "abc"
@@ -380,6 +381,17 @@ class Field:
             except (ValueError, KeyError, TypeError):
                 continue
         return found
+
+    def queues(self):
+        """The keys of each lock that our mounts have, in the order of their names.
+
+        But for the line, in which everybody has to keep his place.
+        """
+        found = collections.defaultdict(list)
+        for key, _ in self.our_keys():
+            found[key.name.rpartition("/")[0]].append(key.name)
+        found.pop(f"{self.prefix}/{LINE}", None)
+        return {lock: sorted(keys) for lock, keys in found.items()}
 
     @contextlib.contextmanager
     def breaking(self, site):

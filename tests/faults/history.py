@@ -202,7 +202,7 @@ def read(directory):
             elif verb == "breaks":
                 history.breaks.append([rest[0], int(time), None])
             elif verb == "broke":
-                history.breaks[-1][2] = int(time)
+                [one for one in history.breaks if one[0] == rest[0]][-1][2] = int(time)
             elif verb == "hurts":
                 history.hurts.append(Hurt(rest[0], set(map(int, rest[1:])), int(time)))
             elif verb == "mended":
@@ -318,21 +318,13 @@ WAITS = {"wait", "posix", "range", "sit", "visit", "line"}
 PATIENT = {*WAITS, "timed"}
 
 
-def was_taken_away(history, request):
-    """Whether an operator may have taken a lock before its grant was told."""
-    return any(site == request.place and
-               start <= request.answered and request.called < end
-               for site, start, end in history.breaks)
-
-
 def is_accounted_for(history, request):
     """Whether an error is an outcome, or what a fault may cause."""
     decides = "open" if request.how == "create" else "lock"
     if request.refuser == decides and request.error in REFUSALS[request.how]:
         return True
     if request.error == errno.EIO:
-        waits = request.refuser == "lock" and request.how in PATIENT
-        return not waits or was_taken_away(history, request)
+        return request.refuser != "lock" or request.how not in PATIENT
     return any(hurt.excuses(request) for hurt in history.hurts)
 
 

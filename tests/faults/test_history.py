@@ -80,9 +80,6 @@ def test_what_a_fault_may_cause(tmp_path):
             ("wait", errno.EACCES, "lock", 60), ("create", errno.EIO, "open", 60),
             ("try", errno.EACCES, "lock", 51)):
         assert findings(tmp_path, refused(way, error, call, end)) == []
-    files = refused("wait", errno.EIO)
-    files["controller"] += "52 breaks d\n54 broke d\n"
-    assert findings(tmp_path, files) == []
 
 
 def parts(*calls):
@@ -150,6 +147,8 @@ BAD = {
                       "53 call 2 y X range 0 1\n54 granted 2 29\n55 seen 2\n56 end\n"},
         "came after d#1 (exclusive range of y[1, 3]"),
     "EIO for one who waits": (refused("wait", errno.EIO), "EIO by lock"),
+    "EIO for one who waits, whose place is taken away": (
+        {**refused("wait", errno.EIO), "controller": "52 breaks d\n54 broke d\n"}, "EIO by lock"),
     "EIO for one who waits with an alarm": (refused("timed", errno.EIO), "EIO by lock"),
     "EINTR without an alarm": (refused("posix", errno.EINTR), "EINTR by lock"),
     "an error without a fault": (

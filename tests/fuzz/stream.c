@@ -22,6 +22,7 @@ struct listener {
 	struct etcd_watch watch;
 	struct buffer news;
 	uint64_t last; /* revision told since it was opened */
+	bool telling;  /* deletes are being told */
 };
 
 /* --- in place of store/etcd/client.c --- */
@@ -70,11 +71,21 @@ static void on_deleted(struct etcd_watch *watch, const char *key, size_t size, u
 {
 	struct listener *listener = listener_of(watch);
 
+	require(listener->telling);
 	require(revision && revision >= listener->last && revision < watch->next);
 	listener->last = revision;
 	require(key[size] == '\0');
 	buffer_addf(&listener->news, "%llu:%zu:", (unsigned long long)revision, size);
 	buffer_add(&listener->news, key, size);
+}
+
+/* Every delete is between the two. */
+static void on_telling(struct etcd_watch *watch, bool more)
+{
+	struct listener *listener = listener_of(watch);
+
+	require(more || listener->telling);
+	listener->telling = more;
 }
 
 static void on_gap(struct etcd_watch *watch)
@@ -89,7 +100,7 @@ static void on_open(struct etcd_watch *watch)
 }
 
 static const struct etcd_watch_events events = {
-	.deleted = on_deleted, .gap = on_gap, .open = on_open};
+	.deleted = on_deleted, .telling = on_telling, .gap = on_gap, .open = on_open};
 
 /* Line by line, so that what the watch throws away does not depend on the pieces. */
 static void feed(struct machine *machine, const char *line, size_t size, size_t piece)

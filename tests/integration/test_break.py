@@ -8,13 +8,13 @@ import random
 import re
 import select
 import signal
-from fcntl import F_SETLK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH
+from fcntl import F_SETLK, F_SETLKW, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH
 
 import pytest
 
 from conftest import Pair
-from support import SOON, checked, wait_until
-from test_fcntl import F_OFD_SETLK
+from support import LONG, SOON, checked, wait_until
+from test_fcntl import F_OFD_SETLK, F_OFD_SETLKW
 
 RW = os.O_RDWR | os.O_CREAT
 EXCL = RW | os.O_EXCL
@@ -352,7 +352,7 @@ def test_many_break_the_same(victims, agent):
 def test_broken_before_the_holder_was_told(bare_lab, how):
     """
     The lock was taken, broken and taken by the next while the first answer was still on its way:
-    what comes then must not be a grant.
+    what comes then must not be a grant.  Whoever waits joins again.
     """
     lab, server = bare_lab, bare_lab.own_etcd()
     wire = lab.wire(server)
@@ -367,7 +367,7 @@ def test_broken_before_the_holder_was_told(bare_lab, how):
     break_lock(b / "x", tokens(lab, "x")[-1])
     break_lock(b / "y", tokens(lab, "y")[0])
     await_loss(seen, witness)  # so A has heard of the first, too
-    if not before:
+    if how in (LOCK_EX | LOCK_NB, LOCK_SH | LOCK_NB):
         mine = two.take(b / "x", LOCK_EX | LOCK_NB)
         wire.mend()
         with pytest.raises(OSError) as caught:
@@ -376,10 +376,11 @@ def test_broken_before_the_holder_was_told(bare_lab, how):
         two.fsync(mine)
         assert len(tokens(lab, "x")) == 1
     else:
+        mine = before[0] if before else two.take(b / "x")
         wire.mend()
         lab.await_keys("x", 2)
         assert not one.ready()
-        two.close(before[0])
+        two.close(mine)
         one.finish(SOON)
         one.fsync(fd)
 
@@ -419,3 +420,116 @@ def test_breaking_at_random(victims, agent):
     for who in crowd:
         who.kill()
     wait_until(lambda: not pair.lab.etcd.count(f"{pair.lab.prefix}/"), SOON, "no key is left")
+
+
+# All keys of a lock deleted in one transaction, in the order of whose names etcd tells of them: the
+# holder's may come before those of waiters, which for that moment are the first.
+
+OPEN_LOCK = "user.latchfs.open"
+
+
+WAITS = {
+    "flock": lambda who, path: who.begin("take", path),
+    "shared": lambda who, path: who.begin("take", path, LOCK_SH),
+    "posix": lambda who, path: who.begin("control", who.open(path, RW), F_SETLKW, F_WRLCK),
+    "ofd": lambda who, path: who.begin("control", who.open(path, RW), F_OFD_SETLKW, F_WRLCK),
+    "range": lambda who, path: who.begin("control", who.open(path, RW), F_SETLKW, F_WRLCK, 3, 5),
+    "open": lambda who, path: who.begin("open", path, RW),
+}
+CALLS = {"flock": "flock", "shared": "flock", "open": "open"}
+
+
+def delete_all(lab, name):
+    """As README had it once, for taking a lock away."""
+    lab.etcd.etcdctl("del", "--prefix", lab.key(name))
+
+
+def each_in_turn(waiters, together):
+    """Everybody gets what he waits for, without an error; alone, unless they share."""
+    left = list(waiters)
+    while left:
+        wait_until(lambda: any(who.ready() for who in left), SOON, "one of them has it")
+        holding = [who for who in left if who.ready()]
+        assert together or len(holding) == 1
+        for who in holding:
+            who.finish()
+            left.remove(who)
+            who.kill()
+
+
+@pytest.mark.parametrize("how", WAITS)
+def test_waiters_wait_on_when_all_keys_are_deleted(victims, agent, how):
+    """`etcdctl del --prefix`: only the holder is told; each of them is granted it later."""
+    pair, lab = victims, victims.lab
+    if how == "open":
+        os.mkdir(pair.a / "d")
+        os.setxattr(pair.a / "d", OPEN_LOCK, b"lock")
+    for turn, mount in enumerate(pair.each()):
+        name = f"d/{turn}" if how == "open" else str(turn)
+        one = agent()
+        fd = one.open(mount / name, RW if how == "open" else EXCL)
+        waiters = [agent() for _ in range(24 if how == "flock" else 8)]
+        for n, who in enumerate(waiters):
+            WAITS[how](who, pair.each()[n % 2] / name).await_waiting(CALLS.get(how, "fcntl"))
+        if how in CALLS:  # the others wait beside the queue
+            pair.await_queue(name, 1 + len(waiters))
+        delete_all(lab, name)
+        await_loss(one, fd)
+        one.kill()
+        each_in_turn(waiters, how == "shared")
+        pair.await_queue(name, 0)
+
+
+def test_flock_with_a_limit_waits_on(victims, agent):
+    """`flock -w` does not give up before its time for what an operator has deleted."""
+    pair, one = victims, agent()
+    fd = one.open(pair.a / "x", EXCL)
+    programs = [pair.lab.holder("flock", "-w", str(LONG), mount / "x", "sh", "-c", "echo; read x")
+                for _ in range(3) for mount in pair.each()]
+    pair.await_queue("x", 7)
+    delete_all(pair.lab, "x")
+    await_loss(one, fd)
+    one.close(fd)
+    left = list(programs)
+    while left:
+        wait_until(lambda: any(program.holds() for program in left), SOON, "one of them has it")
+        holding = [program for program in left if program.holds()]
+        assert len(holding) == 1 and holding[0].release() == 1  # read's, at the end of its input
+        left.remove(holding[0])
+
+
+def test_one_waiter_is_deleted(victims, agent):
+    """It joins again at the end; the holder keeps what it has."""
+    pair, lab = victims, victims.lab
+    one, two, three = agent(), agent(), agent()
+    fd = one.take(pair.a / "x")
+    for n, who in enumerate((two, three)):
+        who.begin("take", pair.b / "x")
+        pair.await_queue("x", 2 + n)
+    second = lab.keys("x")[1]
+    lab.etcd.delete(second.name)
+    wait_until(lambda: [key.name for key in lab.keys("x")].count(second.name) == 0 and
+               len(lab.keys("x")) == 3, SOON, "it has another place")
+    one.fsync(fd)
+    one.close(fd)
+    mine = three.finish(SOON)
+    assert not two.ready()
+    three.close(mine)
+    two.finish(SOON)
+
+
+def test_a_lease_is_revoked_with_holder_and_waiters(victims, agent):
+    """All of one mount go at one revision: its holder is told, its waiters wait on."""
+    pair, lab = victims, victims.lab
+    pair.a.expect()
+    one, other = agent(), agent()
+    fd = one.open(pair.a / "x", EXCL)
+    waiters = [agent() for _ in range(8)]
+    for who in waiters:
+        who.begin("take", pair.a / "x").await_waiting()
+    other.begin("take", pair.b / "x").await_waiting()
+    pair.await_queue("x", 10)
+    lab.etcd.etcdctl("lease", "revoke", f"{lab.keys('x')[0].lease:x}")
+    await_loss(one, fd)
+    one.kill()
+    each_in_turn([*waiters, other], False)

@@ -80,6 +80,23 @@ static void break_place(struct world *world)
 	model_delete(&world->model, found);
 }
 
+/* An operator deletes the keys of the lock, all that there are, in one transaction. */
+static void break_all(struct world *world)
+{
+	struct model_place *place;
+
+	if (!world->model.places)
+		return;
+	world_trace(world, "somebody deletes them all");
+	DL_FOREACH(world->model.places, place) {
+		struct job *job = job_at(world->owner[place->session], place);
+		mark_broken(world, place);
+		if (job)
+			job->broken_at = world->model.revision + 1;
+	}
+	model_delete_all(&world->model);
+}
+
 /* An operator revokes the session, which its mount finds out by itself. */
 static void break_session(struct mount *mount)
 {
@@ -115,7 +132,7 @@ static bool may_start_session(struct mount *mount)
 /* Things that seldom happen. */
 static void have_accident(struct world *world, struct mount *mount)
 {
-	switch (world_below(world, 9)) {
+	switch (world_below(world, 10)) {
 	case 0:
 		break_place(world);
 		break;
@@ -135,6 +152,9 @@ static void have_accident(struct world *world, struct mount *mount)
 		break;
 	case 5:
 		mount_restart(mount);
+		break;
+	case 6:
+		break_all(world);
 		break;
 	default:
 		request_move_stray(world);
@@ -490,6 +510,11 @@ static void plain_nothing(struct claim *claim)
 {
 }
 
+static bool plain_may_grant(struct lock *lock)
+{
+	return true;
+}
+
 static void plain_drop(struct rival *rival)
 {
 	free(rival->id);
@@ -501,7 +526,8 @@ static const struct lock_ops plain_ops = {.place = plain_place,
 	.answer = plain_answer,
 	.lost = plain_nothing,
 	.over = plain_nothing,
-	.drop = plain_drop};
+	.drop = plain_drop,
+	.may_grant = plain_may_grant};
 
 static struct rival *new_rival(const char *id, uint64_t token, struct rival *next)
 {

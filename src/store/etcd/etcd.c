@@ -59,6 +59,8 @@ static void on_lease_state(struct etcd_lease *lease, enum store_session state)
 {
 	struct etcd *etcd = container_of(lease, struct etcd, lease);
 
+	/* The end of what was asked for with it allows nothing. */
+	etcd_doubt_begin(etcd);
 	if (state == STORE_SESSION_LOST) {
 		etcd_call_cancel(&etcd->check_call);
 		loop_timer_disarm(&etcd->check_timer);
@@ -70,6 +72,7 @@ static void on_lease_state(struct etcd_lease *lease, enum store_session state)
 		arm_check(etcd);
 	}
 	etcd->store.events->session(etcd->store.user, state);
+	etcd_doubt_end(etcd);
 }
 
 /* --- the comparison, once per TTL, of our keys with those of the lease --- */
@@ -103,15 +106,30 @@ void etcd_place_deleted(struct etcd *etcd, const char *path, const char *id, uin
 		etcd_place_gone(etcd, path, id);
 }
 
+void etcd_doubt_begin(struct etcd *etcd)
+{
+	if (!etcd->doubts++)
+		etcd->store.events->grants(etcd->store.user, false);
+}
+
+void etcd_doubt_end(struct etcd *etcd)
+{
+	if (!--etcd->doubts)
+		etcd->store.events->grants(etcd->store.user, true);
+}
+
 /* That it is gone is news that the confirmation itself spreads. */
 static void on_asked_for(void *user, int result)
 {
+	etcd_doubt_end(user);
 }
 
 static void doubt(struct etcd *etcd, struct store_place *place)
 {
-	if (place->placed && !place->leaving)
-		etcd_confirm(&etcd->store, place, on_asked_for, NULL);
+	if (!place->placed || place->leaving)
+		return;
+	etcd_doubt_begin(etcd);
+	etcd_ask_for(&etcd->store, place, on_asked_for, etcd);
 }
 
 void etcd_place_heed(struct etcd *etcd, const char *path, const char *id)
@@ -122,6 +140,7 @@ void etcd_place_heed(struct etcd *etcd, const char *path, const char *id)
 		doubt(etcd, place);
 	else
 		etcd_place_gone(etcd, path, id);
+	etcd_doubt_end(etcd);
 }
 
 static void on_orphan_deleted(struct etcd_op *op, int result, const struct wire_result *answer)
@@ -331,8 +350,22 @@ static void on_open(struct etcd_watch *watch)
 	start_done(container_of(watch, struct etcd, watch), 0);
 }
 
+/* What waits may have gone with what it waited for, which is told after that. */
+static void on_telling(struct etcd_watch *watch, bool more)
+{
+	struct etcd *etcd = container_of(watch, struct etcd, watch);
+
+	if (more == etcd->is_telling)
+		return;
+	etcd->is_telling = more;
+	if (more)
+		etcd_doubt_begin(etcd);
+	else
+		etcd_doubt_end(etcd);
+}
+
 static const struct etcd_watch_events watch_events = {
-	.deleted = on_deleted, .gap = on_gap, .open = on_open};
+	.deleted = on_deleted, .telling = on_telling, .gap = on_gap, .open = on_open};
 
 static void on_start_timeout(struct loop_timer *timer)
 {
@@ -399,6 +432,7 @@ static void etcd_free(struct store *store)
 {
 	struct etcd *etcd = etcd_of(store);
 
+	etcd_doubt_begin(etcd);
 	end_ops(etcd, false);
 	forget_places(etcd);
 	etcd_numbers_forget(etcd);

@@ -36,6 +36,11 @@ struct etcd {
 	struct etcd_line places_line, names_line;
 	size_t batch_max; /* operations in one transaction */
 
+	/* Nothing may be granted while there are any: places that may have gone, each of which is
+	 * asked for, answers that come late, deletes of which there are more. */
+	unsigned int doubts;
+	bool is_telling;
+
 	struct loop_timer check_timer;
 	struct etcd_call check_call;
 	uint64_t check_clock, check_sequence; /* when the check was sent */
@@ -150,6 +155,9 @@ void etcd_place_gone(struct etcd *etcd, const char *path, const char *id);
  */
 void etcd_place_deleted(struct etcd *etcd, const char *path, const char *id, uint64_t revision);
 void etcd_place_heed(struct etcd *etcd, const char *path, const char *id);
+/* Nothing that waits may be granted until the doubt is over; both are to be paired. */
+void etcd_doubt_begin(struct etcd *etcd);
+void etcd_doubt_end(struct etcd *etcd);
 
 /* numbers.c */
 /* The number in a place's name; and the revision by which nothing was left of an earlier place that
@@ -191,9 +199,21 @@ void etcd_attempt(struct store *store, struct store_place *place, uint64_t revis
 	store_queue_fn *fn, void *user);
 bool etcd_adopt(struct store *store, struct store_place *place, const char *id, uint64_t token);
 void etcd_leave(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
-void etcd_confirm(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
-void etcd_write(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
 void etcd_queue(struct store *store, const char *path, bool parts, store_queue_fn *fn, void *user);
+
+/* An operation on a place, without an answer yet; and the put of its record. */
+struct etcd_op *etcd_place_op(
+	struct store *store, struct store_place *place, etcd_op_fn *fn, void *user);
+void etcd_put_place(
+	struct wire_txn *txn, const struct etcd_op *op, const struct store_place *place);
+/* The operation's own key as the answer shows it, or NULL. */
+const struct wire_kv *etcd_find_ours(const struct etcd_op *op, const struct wire_result *result);
+
+/* presence.c */
+void etcd_confirm(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
+/* The same, but it asks for as long as it takes, or until the session is lost. */
+void etcd_ask_for(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
+void etcd_write(struct store *store, struct store_place *place, store_done_fn *fn, void *user);
 
 /* leased.c: the directories of dirs=lease that this mount has made, to tell of their end */
 void etcd_leased_add(struct etcd *etcd, const char *path, uint64_t revision);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Places in the queues of locks: joining, trying, leaving, confirming. */
+/* Places in the queues of locks: joining, trying, leaving. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -101,7 +101,7 @@ static void note_entry(struct etcd_op *op, int result, const struct wire_result 
 		keep_number(op, place->epoch, answer->revision);
 }
 
-static struct etcd_op *place_op(
+struct etcd_op *etcd_place_op(
 	struct store *store, struct store_place *place, etcd_op_fn *fn, void *user)
 {
 	struct etcd *etcd = etcd_of(store);
@@ -114,8 +114,7 @@ static struct etcd_op *place_op(
 	return op;
 }
 
-static void put_place(
-	struct wire_txn *txn, const struct etcd_op *op, const struct store_place *place)
+void etcd_put_place(struct wire_txn *txn, const struct etcd_op *op, const struct store_place *place)
 {
 	cleanup(free_ptr) char *value = value_of_record(place->record, place->shared);
 
@@ -226,8 +225,7 @@ static void answer_queue(struct etcd_op *op, int result, const struct store_queu
 
 /* --- joining --- */
 
-/* The operation's own key as the answer shows it, or NULL. */
-static const struct wire_kv *find_ours(const struct etcd_op *op, const struct wire_result *result)
+const struct wire_kv *etcd_find_ours(const struct etcd_op *op, const struct wire_result *result)
 {
 	for (size_t r = 0; r < result->range_count; r++) {
 		for (size_t i = 0; i < result->ranges[r].count; i++) {
@@ -241,7 +239,7 @@ static const struct wire_kv *find_ours(const struct etcd_op *op, const struct wi
 
 static int joined(struct etcd_op *op, const struct wire_result *result, struct queue_buffer *queue)
 {
-	const struct wire_kv *ours = find_ours(op, result);
+	const struct wire_kv *ours = etcd_find_ours(op, result);
 
 	/* A store that has gone back in time: nothing in it is new enough to be shown. */
 	if (!ours && result->revision <= op->known) {
@@ -259,10 +257,14 @@ static int joined(struct etcd_op *op, const struct wire_result *result, struct q
 /*
  * The id of a place whose delete was told before its making was: NULL if there was none, or it
  * concerned an earlier key of the same name, which the answer to a lost attempt has put again.
+ * Otherwise etcd_place_heed has to follow the answer.
  */
-static char *deleted_before(const struct store_place *place)
+static char *deleted_before(struct etcd *etcd, const struct store_place *place)
 {
-	return place->placed && place->deleted > place->token ? xstrdup(place->id) : NULL;
+	if (!place->placed || place->deleted <= place->token)
+		return NULL;
+	etcd_doubt_begin(etcd);
+	return xstrdup(place->id);
 }
 
 static void on_joined(struct etcd_op *op, int error, const struct wire_result *answer)
@@ -275,7 +277,7 @@ static void on_joined(struct etcd_op *op, int error, const struct wire_result *a
 	struct store_queue view = {
 		.revision = answer->revision, .contenders = queue.contenders, .count = queue.count};
 	note_entry(op, error, answer);
-	cleanup(free_ptr) char *gone = deleted_before(op->place);
+	cleanup(free_ptr) char *gone = deleted_before(etcd, op->place);
 	cleanup(free_ptr) char *path = gone ? xstrdup(op->path) : NULL;
 	answer_queue(op, error, error ? NULL : &view);
 	queue_buffer_fini(&queue);
@@ -313,10 +315,10 @@ void etcd_join(struct store *store, struct store_place *place, uint64_t known, s
 	cleanup(free_ptr) char *end = key_end(etcd->prefix, place->path);
 
 	enter_place(etcd, place);
-	struct etcd_op *op = place_op(store, place, on_joined, user);
+	struct etcd_op *op = etcd_place_op(store, place, on_joined, user);
 	op->queue = fn;
 	op->known = known;
-	put_place(&txn, op, place);
+	etcd_put_place(&txn, op, place);
 	if (crowd > CROWD)
 		range_around_ours(&txn, op, first, end, &options);
 	else
@@ -328,7 +330,7 @@ void etcd_join(struct store *store, struct store_place *place, uint64_t known, s
 
 static int tried(struct etcd_op *op, const struct wire_result *result)
 {
-	const struct wire_kv *ours = find_ours(op, result);
+	const struct wire_kv *ours = etcd_find_ours(op, result);
 	struct queue_buffer queue;
 
 	if (op->place->shared && result->succeeded && !ours)
@@ -351,7 +353,7 @@ static void on_tried(struct etcd_op *op, int error, const struct wire_result *an
 	if (!error)
 		error = tried(op, answer);
 	note_entry(op, error, answer);
-	cleanup(free_ptr) char *gone = deleted_before(op->place);
+	cleanup(free_ptr) char *gone = deleted_before(etcd, op->place);
 	cleanup(free_ptr) char *path = gone ? xstrdup(op->path) : NULL;
 	etcd_op_done(op, error);
 	if (gone)
@@ -381,10 +383,10 @@ void etcd_try(struct store *store, struct store_place *place, store_done_fn *fn,
 	cleanup(free_ptr) char *end = key_end(etcd->prefix, place->path);
 
 	enter_place(etcd, place);
-	struct etcd_op *op = place_op(store, place, on_tried, user);
+	struct etcd_op *op = etcd_place_op(store, place, on_tried, user);
 	op->done = fn;
 	compare_free(&txn, op, first, end);
-	put_place(&txn, op, place);
+	etcd_put_place(&txn, op, place);
 	/* A shared place is not in its own way, so that it may have been there already. */
 	if (place->shared)
 		wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
@@ -400,7 +402,7 @@ void etcd_try(struct store *store, struct store_place *place, store_done_fn *fn,
 static int attempted(
 	struct etcd_op *op, const struct wire_result *result, struct queue_buffer *queue)
 {
-	const struct wire_kv *ours = find_ours(op, result);
+	const struct wire_kv *ours = etcd_find_ours(op, result);
 
 	if (ours || result->succeeded) {
 		placed(op->etcd, op->place, ours ? ours->created : result->revision);
@@ -420,7 +422,7 @@ static void on_attempted(struct etcd_op *op, int error, const struct wire_result
 	note_entry(op, error, answer);
 	struct store_queue view = {
 		.revision = answer->revision, .contenders = queue.contenders, .count = queue.count};
-	cleanup(free_ptr) char *gone = deleted_before(op->place);
+	cleanup(free_ptr) char *gone = deleted_before(etcd, op->place);
 	cleanup(free_ptr) char *path = gone ? xstrdup(op->path) : NULL;
 	answer_queue(op, error, error == STORE_BUSY ? &view : NULL);
 	queue_buffer_fini(&queue);
@@ -437,10 +439,10 @@ void etcd_attempt(struct store *store, struct store_place *place, uint64_t revis
 	cleanup(free_ptr) char *end = key_end(etcd->prefix, place->path);
 
 	enter_place(etcd, place);
-	struct etcd_op *op = place_op(store, place, on_attempted, user);
+	struct etcd_op *op = etcd_place_op(store, place, on_attempted, user);
 	op->queue = fn;
 	wire_if_unchanged(&txn, first, end, revision);
-	put_place(&txn, op, place);
+	etcd_put_place(&txn, op, place);
 	wire_txn_else(&txn);
 	wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
 	wire_range(&txn, first, end, &(struct wire_range_options){0});
@@ -480,7 +482,7 @@ void etcd_place_left(struct store_place *place)
 void etcd_leave(struct store *store, struct store_place *place, store_done_fn *fn, void *user)
 {
 	struct wire_txn txn = {0};
-	struct etcd_op *op = place_op(store, place, on_left, user);
+	struct etcd_op *op = etcd_place_op(store, place, on_left, user);
 
 	op->done = fn;
 	op->is_clean = place->clean;
@@ -489,91 +491,6 @@ void etcd_leave(struct store *store, struct store_place *place, store_done_fn *f
 	place->leave = op;
 	wire_delete(&txn, op->key);
 	etcd_op_send_steady(op, &txn, ETCD_BATCH_ANY);
-}
-
-/* --- confirming and writing --- */
-
-static void answer_presence(struct etcd_op *op, int error, bool present)
-{
-	if (!error && !present) {
-		const struct store_place *place = etcd_find_place(op->etcd, op->path, op->id);
-		error = STORE_GONE;
-		if (place && place->token == op->token)
-			etcd_place_gone(op->etcd, op->path, op->id);
-	}
-	etcd_op_done(op, error);
-}
-
-static void on_confirmed(struct etcd_op *op, int error, const struct wire_result *answer)
-{
-	const struct wire_kv *ours = find_ours(op, answer);
-
-	answer_presence(op, error, ours && ours->created == op->token);
-}
-
-static void on_told(struct etcd_op *op, int error, const struct wire_result *answer)
-{
-	etcd_op_done(op, error == STORE_LOST ? error : 0);
-}
-
-/* Everybody listens to deletes: so that of the news is what tells them. */
-static void tell(struct etcd_op *op)
-{
-	struct wire_txn txn = {0};
-
-	op->fn = on_told;
-	loop_timer_disarm(&op->timer);
-	wire_delete(&txn, op->notice);
-	etcd_op_send_steady(op, &txn, ETCD_BATCH_ANY);
-}
-
-static void on_written(struct etcd_op *op, int error, const struct wire_result *answer)
-{
-	if (!error && answer->succeeded && op->notice) {
-		tell(op);
-		return;
-	}
-	op->place->shrunk = op->place->shrunk || op->notice;
-	answer_presence(op, error, answer->succeeded);
-}
-
-void etcd_confirm(struct store *store, struct store_place *place, store_done_fn *fn, void *user)
-{
-	struct wire_txn txn = {0};
-	struct etcd_op *op = place_op(store, place, on_confirmed, user);
-
-	op->done = fn;
-	wire_range(&txn, op->key, NULL, &(struct wire_range_options){.keys_only = true});
-	etcd_op_send_timed(op, &txn, ETCD_BATCH_ANY);
-}
-
-static void add_record(struct etcd_op *op)
-{
-	const struct store_place *place = op->place;
-	struct etcd *etcd = op->etcd;
-
-	op->place->written_version = place->record->version;
-	put_place(&op->txn, op, place);
-	if (!place->shrunk)
-		return;
-	cleanup(free_ptr) char *notices = key_notice_path(place->path);
-	op->place->shrunk = false;
-	op->notice = key_place(etcd->prefix, notices, place->id);
-	wire_put(&op->txn, op->notice, "", etcd->lease.id);
-}
-
-void etcd_write(struct store *store, struct store_place *place, store_done_fn *fn, void *user)
-{
-	struct wire_txn txn = {0};
-	struct etcd_op *op = place_op(store, place, on_written, user);
-
-	op->done = fn;
-	op->complete = add_record;
-	wire_if_created(&txn, op->key, place->token);
-	if (place->shrunk)
-		etcd_op_send_steady(op, &txn, ETCD_BATCH_SOLE);
-	else
-		etcd_op_send_timed(op, &txn, ETCD_BATCH_SOLE);
 }
 
 /* --- reading a queue --- */

@@ -306,8 +306,12 @@ static void on_gap(struct etcd_watch *watch)
 {
 }
 
+static void on_telling(struct etcd_watch *watch, bool more)
+{
+}
+
 static const struct etcd_watch_events watch_events = {
-	.deleted = on_deleted, .gap = on_gap, .open = on_open};
+	.deleted = on_deleted, .telling = on_telling, .gap = on_gap, .open = on_open};
 
 /* Asks what must be answered, whoever interrupts. */
 static int ask_to_the_end(struct probe *probe, const char *rpc, char *body, etcd_read_fn *read)

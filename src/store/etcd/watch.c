@@ -117,6 +117,15 @@ static void on_timer(struct loop_timer *timer)
 
 static const char went_back[] = "etcd's revision went back; the watch begins anew";
 
+/* If the stream breaks before, the next one begins with the same revision. */
+static void told(struct etcd_watch *watch)
+{
+	if (!watch->is_telling)
+		return;
+	watch->is_telling = false;
+	watch->events->telling(watch, false);
+}
+
 static void opened(struct etcd_watch *watch, uint64_t revision)
 {
 	bool gap = watch->next == 0;
@@ -135,8 +144,10 @@ static void opened(struct etcd_watch *watch, uint64_t revision)
 	if (gap)
 		watch->next = revision + 1;
 	watch->events->open(watch);
-	if (gap)
-		watch->events->gap(watch);
+	if (!gap)
+		return;
+	watch->events->gap(watch);
+	told(watch);
 }
 
 static void canceled(struct etcd_watch *watch, const struct wire_watch_message *message)
@@ -160,10 +171,21 @@ static void on_deletes(struct etcd_watch *watch, const struct wire_watch_message
 	}
 	/* Of a revision whose events are not complete all would have to come again. */
 	watch->next = deleted->kv[deleted->count - 1].modified + !message->is_fragment;
+	watch->is_telling = true;
+	watch->events->telling(watch, true);
 	for (size_t i = 0; i < deleted->count; i++) {
 		const struct wire_kv *kv = &deleted->kv[i];
 		watch->events->deleted(watch, kv->key, kv->key_size, kv->modified);
 	}
+	if (!message->is_fragment)
+		told(watch);
+}
+
+/* A message without events says that everything up to its revision has been told. */
+static void caught_up(struct etcd_watch *watch, uint64_t revision)
+{
+	watch->next = revision + 1;
+	told(watch);
 }
 
 static void on_message(struct etcd_watch *watch, const struct wire_watch_message *message)
@@ -177,8 +199,7 @@ static void on_message(struct etcd_watch *watch, const struct wire_watch_message
 	else if (message->deleted.count)
 		on_deletes(watch, message);
 	else if (message->revision >= watch->next)
-		/* Without events it says that everything up to its revision has been told. */
-		watch->next = message->revision + 1;
+		caught_up(watch, message->revision);
 }
 
 static void handle_line(struct etcd_watch *watch, const char *line, size_t size)

@@ -22,6 +22,8 @@ struct http_request;
 struct etcd_watch_events {
 	/* A key was deleted at that revision.  The key is borrowed. */
 	void (*deleted)(struct etcd_watch *watch, const char *key, size_t size, uint64_t revision);
+	/* True: deletes are about to be told, some of one transaction; false: they all were. */
+	void (*telling)(struct etcd_watch *watch, bool more);
 	void (*gap)(struct etcd_watch *watch);
 	/* The stream is open (again). */
 	void (*open)(struct etcd_watch *watch);
@@ -36,6 +38,7 @@ struct etcd_watch {
 	uint64_t next;     /* revision to go on from; 0 = from now, with a gap */
 	uint64_t doubted;  /* next, when something had not been told */
 	bool is_open;
+	bool is_telling; /* what was told last was not all of its revision */
 	int64_t opened_at;
 	unsigned int streams;  /* so far */
 	unsigned int failures; /* since one was steady */

@@ -89,13 +89,13 @@ struct model_place *model_put(
 	return place;
 }
 
-static void tell(struct model *model, const struct model_place *place, bool shrunk)
+static void tell(struct model *model, const struct model_place *place, bool shrunk, bool more)
 {
-	model->revision++;
 	for (struct model_watch *watch = model->watches; watch; watch = watch->next) {
 		struct model_event *event = xzalloc(sizeof(*event));
 		event->revision = model->revision;
 		event->shrunk = shrunk;
+		event->more = more;
 		copy_string(event->id, sizeof(event->id), place->id);
 		DL_APPEND(watch->events, event);
 	}
@@ -105,14 +105,39 @@ void model_shrink(struct model *model, struct model_place *place, struct part pa
 {
 	place->part = part;
 	place->changed = ++model->revision;
-	tell(model, place, true);
+	model->revision++;
+	tell(model, place, true, false);
+}
+
+static void delete_place(struct model *model, struct model_place *place, bool more)
+{
+	DL_DELETE(model->places, place);
+	tell(model, place, false, more);
+	free(place);
 }
 
 void model_delete(struct model *model, struct model_place *place)
 {
-	tell(model, place, false);
-	DL_DELETE(model->places, place);
-	free(place);
+	model->revision++;
+	delete_place(model, place, false);
+}
+
+static struct model_place *first_by_id(const struct model *model)
+{
+	struct model_place *place, *first = model->places;
+
+	DL_FOREACH(model->places, place) {
+		if (strcmp(place->id, first->id) < 0)
+			first = place;
+	}
+	return first;
+}
+
+void model_delete_all(struct model *model)
+{
+	model->revision++;
+	while (model->places)
+		delete_place(model, first_by_id(model), model->places->next != NULL);
 }
 
 bool model_is_free(const struct model *model, struct part part, const char *except)

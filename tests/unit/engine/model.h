@@ -33,6 +33,7 @@ struct model_place {
 /* A place of that id was deleted at that revision, or has less than before. */
 struct model_event {
 	bool shrunk;
+	bool more; /* the next one is of the same revision */
 	char id[MODEL_ID_SIZE];
 	uint64_t revision;
 	struct model_event *prev, *next;
@@ -78,6 +79,8 @@ struct model_place *model_put(
 /* The place has only that any more. */
 void model_shrink(struct model *model, struct model_place *place, struct part part);
 void model_delete(struct model *model, struct model_place *place);
+/* Deletes all places at one revision, of which is told in the order of their ids. */
+void model_delete_all(struct model *model);
 
 /* True if a try would succeed; `except` is the id of a place that does not count. */
 bool model_is_free(const struct model *model, struct part part, const char *except);

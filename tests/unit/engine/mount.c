@@ -35,6 +35,7 @@ static void on_place(struct claim *claim)
 		job->plain ? "" : "r", mount->number, ++world->jobs);
 	job->known = true;
 	job->placed = job->leaving = job->broken = false;
+	job->broken_at = job->deleted = 0;
 	job->token = 0;
 	struct request *request = request_new(mount, claim->try ? REQUEST_TRY : REQUEST_JOIN, job);
 	request->known = mount->lock.known;
@@ -125,6 +126,11 @@ static bool is_kin(struct claim *claim, struct claim *held)
 	return job_of(claim)->replaces == job_of(held);
 }
 
+static bool may_grant(struct lock *lock)
+{
+	return !container_of(lock, struct mount, lock)->partial;
+}
+
 const struct lock_ops mount_ops = {
 	.place = on_place,
 	.leave = on_leave,
@@ -133,6 +139,7 @@ const struct lock_ops mount_ops = {
 	.over = on_over,
 	.drop = on_drop,
 	.is_kin = is_kin,
+	.may_grant = may_grant,
 };
 
 /* --- what stands between the engine and the store --- */
@@ -177,6 +184,28 @@ static struct rival *rivals_of(
 	return rivals;
 }
 
+static void tell_gone(struct job *job)
+{
+	struct mount *mount = job->mount;
+
+	forget_id(job);
+	world_trace(mount->world, "m%u: job %u has lost its place", mount->number, job->number);
+	lock_gone(&mount->lock, &job->claim);
+	if (mount->unread)
+		mount_start_read(mount, true);
+	mount->unread = false;
+}
+
+/* News that came before the answer concern the place that it tells of. */
+static void heed(struct mount *mount, struct job *job, bool was_partial)
+{
+	if (!job->leaving)
+		tell_gone(job);
+	mount->partial = was_partial;
+	if (!was_partial)
+		lock_told(&mount->lock);
+}
+
 static void answer_placing(struct request *request)
 {
 	struct mount *mount = request->mount;
@@ -203,7 +232,12 @@ static void answer_placing(struct request *request)
 		job->number, outcome, token, revision);
 	if (stale)
 		mount_start_read(mount, true);
+	bool is_late = outcome == LOCK_PLACED && job->deleted > token;
+	bool was_partial = mount->partial;
+	mount->partial = was_partial || is_late;
 	lock_placed(&mount->lock, &job->claim, outcome, token, revision, rivals);
+	if (is_late)
+		heed(mount, job, was_partial);
 	if ((mount->lock.blind || arrival <= mount->lock.doubted) &&
 		lock_is_contended(&mount->lock))
 		mount_start_read(mount, true);
@@ -221,28 +255,10 @@ static void answer_leave(struct request *request)
 	lock_left(&mount->lock, &job->claim);
 }
 
-static void answer_read(struct request *request)
+static void note_heard(struct mount *mount, uint64_t revision)
 {
-	struct mount *mount = request->mount;
-	bool stale = false;
-	struct rival *rivals = rivals_of(mount, &request->seen, request->parts, &stale);
-	uint64_t revision = request->seen.revision;
-
-	request_free(request);
-	if (stale)
-		mount_start_read(mount, true);
-	world_trace(mount->world, "m%u: the queue as of %" PRIu64, mount->number, revision);
-	lock_read_end(&mount->lock, revision, rivals);
-}
-
-static void tell_gone(struct job *job)
-{
-	struct mount *mount = job->mount;
-
-	forget_id(job);
-	job->arrival = ++mount->world->arrivals;
-	world_trace(mount->world, "m%u: job %u has lost its place", mount->number, job->number);
-	lock_gone(&mount->lock, &job->claim);
+	if (revision > mount->heard)
+		mount->heard = revision;
 }
 
 static bool is_in(const struct model_snapshot *seen, const char *id)
@@ -252,6 +268,37 @@ static bool is_in(const struct model_snapshot *seen, const char *id)
 			return true;
 	}
 	return false;
+}
+
+/* Something of ours has gone, of which we will hear. */
+static bool misses_ours(const struct mount *mount, const struct model_snapshot *seen)
+{
+	const struct lock_entry *e;
+
+	DL_FOREACH(mount->lock.view, e) {
+		if (e->claim && e->token <= seen->revision && !is_in(seen, job_of(e->claim)->id))
+			return true;
+	}
+	return false;
+}
+
+static void answer_read(struct request *request)
+{
+	struct mount *mount = request->mount;
+	bool stale = false;
+
+	mount->unread = misses_ours(mount, &request->seen);
+	if (mount->unread)
+		request->seen = (struct model_snapshot){0};
+	struct rival *rivals = rivals_of(mount, &request->seen, request->parts, &stale);
+	uint64_t revision = request->seen.revision;
+
+	note_heard(mount, revision);
+	request_free(request);
+	if (stale)
+		mount_start_read(mount, true);
+	world_trace(mount->world, "m%u: the queue as of %" PRIu64, mount->number, revision);
+	lock_read_end(&mount->lock, revision, rivals);
 }
 
 /* The comparison of what the session has with what we think that it has. */
@@ -343,14 +390,11 @@ void mount_start_session(struct mount *mount)
 	lock_resume(&mount->lock);
 }
 
-void mount_hear(struct mount *mount, bool deaf)
+static void hear(struct mount *mount, const struct model_event *event)
 {
 	struct world *world = mount->world;
-	cleanup(free_ptr) struct model_event *event = model_watch_next(&mount->watch);
-	struct job *job = event ? job_find(mount, event->id) : NULL;
+	struct job *job = job_find(mount, event->id);
 
-	if (!event || deaf)
-		return;
 	world_trace(world, "m%u: hears that %s went at %" PRIu64, mount->number, event->id,
 		event->revision);
 	if (event->shrunk) {
@@ -362,8 +406,27 @@ void mount_hear(struct mount *mount, bool deaf)
 	if (!job)
 		lock_removed(&mount->lock,
 			new_rival(world, event->id, event->revision, (struct part){0}, 0));
-	else if (job->placed && !job->leaving && job->token < event->revision)
+	else if (!job->placed)
+		job->deleted = event->revision;
+	else if (!job->leaving && job->token < event->revision)
 		tell_gone(job);
+}
+
+void mount_hear(struct mount *mount, bool deaf)
+{
+	cleanup(free_ptr) struct model_event *event = model_watch_next(&mount->watch);
+
+	if (!event)
+		return;
+	/* From the first event of a revision on; the last one's end is told for itself. */
+	mount->partial = true;
+	note_heard(mount, event->revision);
+	mount->missed = mount->missed || deaf;
+	if (!deaf)
+		hear(mount, event);
+	mount->partial = event->more;
+	if (!event->more)
+		lock_told(&mount->lock);
 }
 
 void mount_start_read(struct mount *mount, bool parts)

@@ -76,8 +76,10 @@ static void place(struct world *world, struct request *request)
 		model_put(&world->model, request->id, request->part, request->session);
 
 	/* A repeated request makes good what happened to the key meanwhile. */
-	if (request->job)
+	if (request->job) {
 		request->job->broken = false;
+		request->job->broken_at = 0;
+	}
 	request->outcome = LOCK_PLACED;
 	request->placed_token = placed->token;
 	model_read(&world->model, request->known, &request->seen);

@@ -28,6 +28,8 @@ static void lose_news(struct mount *mount)
 
 	while ((event = model_watch_next(&mount->watch)))
 		free(event);
+	mount->missed = true;
+	mount->partial = mount->unread = false;
 }
 
 /* Gives the rivals back, since it is the same process after all. */

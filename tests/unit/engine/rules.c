@@ -70,6 +70,9 @@ void rules_check_grant(const struct job *job)
 	struct world *world = job->mount->world;
 
 	require(world, job->mount->session && !job->left && job->placed);
+	/* What was deleted together is known together: nobody held for the time between. */
+	require(world, !job->broken_at || job->claim.try || job->mount->missed ||
+			       job->broken_at > job->mount->heard);
 	if (!job_is_alive(job))
 		return;
 	check_holder(world, job);
@@ -182,11 +185,13 @@ static void check_job(struct job *job)
 	case CLAIM_NEW:
 		/* The next is sent at once, but a try waits for what comes and goes before it. */
 		require(world, mount->lock.suspended || mount->lock.trying || mount->lock.joining ||
+				       mount->partial ||
 				       (mount->lock.entering->try && mount->lock.leaving));
 		break;
 	case CLAIM_WAITING:
 		require(world, !mount->lock.suspended);
-		require(world, mount->lock.blind || !is_grantable(&mount->lock, claim));
+		require(world,
+			mount->lock.blind || mount->partial || !is_grantable(&mount->lock, claim));
 		break;
 	case CLAIM_JOINING:
 	case CLAIM_HELD:

@@ -41,9 +41,11 @@ struct job {
 	bool known; /* the id is one of ours */
 	bool placed;
 	bool leaving;
-	bool broken; /* the key was deleted by somebody else, so nothing protects it */
+	bool broken;        /* the key was deleted by somebody else, so nothing protects it */
+	uint64_t broken_at; /* together with all others, then */
 	uint64_t token;
 	uint64_t placed_at;
+	uint64_t deleted; /* of which was told before it was known to be there */
 
 	struct job *prev, *next;
 };
@@ -90,6 +92,10 @@ struct mount {
 	unsigned int losses;  /* sessions that were lost so far */
 	bool losing;          /* the session is just being lost */
 	uint64_t shrunk;      /* when somebody was last heard to have less */
+	uint64_t heard;       /* the revision of the last news, or read, that came */
+	bool missed;          /* some news never will come */
+	bool partial;         /* of the last revision there are more */
+	bool unread;          /* a read did not show a place of ours */
 	struct job *jobs;     /* not over */
 	struct request *requests;
 	uint64_t clock; /* counts placements */

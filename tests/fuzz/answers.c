@@ -90,7 +90,8 @@ static void read_rest(const char *body)
 	for (const char *c = token; c && *c; c++)
 		require(isgraph((unsigned char)*c));
 	free(token);
-	(void)wire_parse_nothing(body);
+	struct wire_origin origin;
+	require(wire_parse_origin(body, &origin) || !wire_parse_nothing(body));
 	for (size_t i = 0; i < ARRAY_SIZE(statuses); i++) {
 		wire_parse_error(body, statuses[i], &error);
 		require(strlen(error.message) < sizeof(error.message));

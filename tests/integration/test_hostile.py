@@ -252,13 +252,13 @@ def test_fields_of_other_types(stage):
 # The lease.
 
 
-def lie_about_keepalive(stage, lie):
+def lie_about_renewal(stage, lie, call="keepalive"):
     """Who can't renew loses its locks before etcd gives them to others, and says so."""
     fake, mount, one = stage.begin()
     name = lie.__name__
     fd = at_last(one, "take", mount / name)
-    fake.lie("keepalive", lie)
-    wait_told(fake, "keepalive", 2 if lie in TRUE else 1)
+    fake.lie(call, lie)
+    wait_told(fake, call, 2 if lie in TRUE else 1)
 
     def lost():
         present = stage.lab.keys(name)
@@ -282,7 +282,25 @@ def lie_about_keepalive(stage, lie):
 def test_lies_about_renewals(hasty_stage):
     """Anything in place of the answer to a renewal."""
     other = body_of("other_lease", '{"result":{"header":{"revision":"7"},"ID":"7","TTL":"60"}}')
-    together(lambda lie: lie_about_keepalive(hasty_stage, lie), [*LIES, other])
+    together(lambda lie: lie_about_renewal(hasty_stage, lie), [*LIES, other])
+
+
+def lie_about_proof(stage, lie):
+    """Who can't prove a renewal loses its locks as if there had been none."""
+    lie_about_renewal(stage, lie, "proof")
+
+
+OTHER_TERMS = [
+    body_of("another_term", '{"header":{"cluster_id":"7","revision":"7","raft_term":"77"}}'),
+    body_of("no_term", '{"header":{"cluster_id":"7","revision":"7"}}'),
+    body_of("no_cluster", '{"header":{"revision":"7","raft_term":"2"}}'),
+]
+
+
+@pytest.mark.limit(240)
+def test_lies_about_proofs(hasty_stage):
+    """Anything in place of the answer to the read that proves a renewal."""
+    together(lambda lie: lie_about_proof(hasty_stage, lie), [*LIES, *OTHER_TERMS])
 
 
 def lie_about_timetolive(stage, lie):

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The lease and the client against clocks and a network that are made up: an interruption of half
- * the TTL loses nothing, whatever kind it is, wherever it hits and in whichever millisecond it
- * begins; and one of the whole TTL is known before etcd could give a lock away.
+ * The lease and the client in the world of lease/: an interruption of half the TTL loses nothing,
+ * whatever kind it is, wherever it hits and in whichever millisecond it begins; one of the whole
+ * TTL is known before etcd could give a lock away; and so is whatever a member that has been left
+ * behind answers from memory.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,302 +12,25 @@
 /* cmocka wants these before it. */
 #include <cmocka.h>
 
-#include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <utlist.h>
 
 #include "base/log.h"
 #include "base/util.h"
-#include "event/http.h"
-#include "event/loop.h"
-#include "store/etcd/lease.h"
-
-enum { LATENCY = 2, MAX_MEMBERS = 3, NOBODY = 9, LEASE = 77 };
-
-/* What an interruption does with what is sent; UP is none. */
-enum trouble { UP, REFUSES, DROPS, HOLDS, TROUBLES };
-
-struct http_request {
-	struct http_call call; /* what it borrows is not kept */
-	bool is_renewal, is_revocation;
-	unsigned int member;
-	int64_t ends_at; /* when it is over, one way or the other */
-	int error;
-	struct http_request *prev, *next;
-};
-
-static struct {
-	int64_t now;
-	struct loop_timer *armed[64];
-	size_t armed_count;
-	struct http_request *requests;
-	enum trouble trouble;
-	unsigned int hurt; /* that many of the members */
-	unsigned int away; /* and this one for ever, unless it is NOBODY */
-	int64_t from, until;
-	int64_t expires_at; /* the lease, in etcd */
-	int64_t expired_at; /* the lease that was lost */
-	int64_t ttl;        /* milliseconds */
-	int64_t lost_at;
-	unsigned int silences;
-} world;
-
-/* --- time --- */
-
-int64_t loop_clock(void)
-{
-	return world.now;
-}
-
-void loop_timer_disarm(struct loop_timer *timer)
-{
-	if (!timer->place)
-		return;
-	struct loop_timer *last = world.armed[--world.armed_count];
-	world.armed[timer->place - 1] = last;
-	last->place = timer->place;
-	timer->place = 0;
-}
-
-void loop_timer_arm(struct loop *loop, struct loop_timer *timer, int64_t deadline)
-{
-	loop_timer_disarm(timer);
-	assert_true(world.armed_count < ARRAY_SIZE(world.armed));
-	world.armed[world.armed_count++] = timer;
-	timer->place = world.armed_count;
-	timer->deadline = deadline;
-}
-
-static bool run_timer(void)
-{
-	for (size_t i = 0; i < world.armed_count; i++) {
-		struct loop_timer *timer = world.armed[i];
-		if (timer->deadline > world.now)
-			continue;
-		loop_timer_disarm(timer);
-		timer->fn(timer);
-		return true;
-	}
-	return false;
-}
-
-/* --- the network --- */
-
-struct http_pool *http_pool_new(struct loop *loop, const struct http_tls *tls, unsigned int spared)
-{
-	return calloc(1, 1);
-}
-
-void http_pool_free(struct http_pool *pool)
-{
-	free(pool);
-}
-
-bool http_is_shortage(int error)
-{
-	return false;
-}
-
-static bool interrupted(const struct http_request *request)
-{
-	if (world.now < world.from)
-		return false;
-	return request->member == world.away ||
-	       (world.now < world.until && request->member < world.hurt);
-}
-
-uint64_t http_pool_opened(const struct http_pool *pool)
-{
-	return 0;
-}
-
-struct http_request *http_start(struct http_pool *pool, const struct http_call *call)
-{
-	struct http_request *request = calloc(1, sizeof(*request));
-	int64_t gives_up_at = world.now + call->timeout;
-
-	request->call = *call;
-	request->is_renewal = strstr(call->url, "/v3/lease/keepalive");
-	request->is_revocation = strstr(call->url, "/v3/lease/revoke");
-	request->member = (unsigned int)(call->url[strlen("http://")] - '0');
-	request->ends_at = world.now + LATENCY;
-	if (interrupted(request) && world.trouble == REFUSES)
-		request->error = -ECONNREFUSED;
-	else if (interrupted(request) && world.trouble == HOLDS)
-		request->ends_at =
-			request->member == world.away ? INT64_MAX : world.until + LATENCY;
-	else if (interrupted(request))
-		request->ends_at = gives_up_at + 1;
-	if (request->ends_at > gives_up_at) {
-		request->ends_at = gives_up_at;
-		request->error = -ETIMEDOUT;
-	}
-	DL_APPEND(world.requests, request);
-	return request;
-}
-
-void http_cancel(struct http_request *request)
-{
-	if (!request)
-		return;
-	DL_DELETE(world.requests, request);
-	free(request);
-}
-
-void http_hang_up(const struct http_result *result)
-{
-	fail_msg("every answer of this network makes sense");
-}
-
-/* etcd's part: it counts from the moment it hears of a renewal. */
-static const char *answer_to(const struct http_request *request)
-{
-	static char body[200];
-	bool lives = !request->is_renewal || world.now < world.expires_at;
-
-	if (request->is_revocation)
-		return "{\"header\":{\"revision\":\"5\"}}";
-	if (lives)
-		world.expires_at = world.now + world.ttl;
-	snprintf(body, sizeof(body),
-		request->is_renewal
-			? "{\"result\":{\"header\":{\"revision\":\"5\"},\"ID\":\"%d\",\"TTL\":"
-			  "\"%d\"}}"
-			: "{\"header\":{\"revision\":\"5\"},\"ID\":\"%d\",\"TTL\":\"%d\"}",
-		LEASE, lives ? (int)(world.ttl / 1000) : 0);
-	return body;
-}
-
-static bool end_request(void)
-{
-	struct http_request *request;
-
-	DL_FOREACH(world.requests, request) {
-		if (request->ends_at > world.now)
-			continue;
-		struct http_call call = request->call;
-		struct http_result result = {.error = request->error,
-			.reason = request->error ? "trouble" : NULL,
-			.status = 200,
-			.body = request->error ? "" : answer_to(request)};
-		result.size = strlen(result.body);
-		http_cancel(request);
-		call.on_done(call.user, &result);
-		return true;
-	}
-	return false;
-}
-
-static int64_t next_event(void)
-{
-	const struct http_request *request;
-	int64_t next = INT64_MAX;
-
-	for (size_t i = 0; i < world.armed_count; i++) {
-		if (world.armed[i]->deadline < next)
-			next = world.armed[i]->deadline;
-	}
-	DL_FOREACH(world.requests, request) {
-		if (request->ends_at < next)
-			next = request->ends_at;
-	}
-	return next;
-}
-
-static void pass(int64_t milliseconds)
-{
-	int64_t end = world.now + milliseconds;
-
-	for (int64_t next = next_event(); next < end; next = next_event()) {
-		world.now = next > world.now ? next : world.now;
-		while (run_timer() || end_request())
-			;
-	}
-}
-
-/* --- the lease --- */
-
-static void on_state(struct etcd_lease *lease, enum store_session state)
-{
-	if (state != STORE_SESSION_LOST || world.lost_at)
-		return;
-	world.lost_at = world.now;
-	world.expired_at = world.expires_at;
-}
-
-static void on_done(struct etcd_lease *lease, int result)
-{
-	assert_int_equal(result, 0);
-}
-
-static void on_reachable(void *user, bool reachable)
-{
-	if (!reachable)
-		etcd_lease_renew(user);
-}
-
-static void on_silent(void *user, const char *url)
-{
-	world.silences++;
-}
-
-static const struct etcd_client_events events = {.reachable = on_reachable, .silent = on_silent};
-
-/* What happens, at which millisecond after the grant, and for how long. */
-struct story {
-	unsigned int members, hurt, away;
-	enum trouble trouble;
-	int ttl_seconds;
-	int64_t begins, lasts;
-};
-
-static void begin(const struct story *story)
-{
-	memset(&world, 0, sizeof(world));
-	world.now = 1000 * 1000;
-	world.ttl = story->ttl_seconds * 1000L;
-	world.hurt = story->hurt;
-	world.away = story->away;
-	world.trouble = story->trouble;
-	world.from = world.now + story->begins;
-	world.until = world.from + story->lasts;
-}
-
-static void live_through(const struct story *story)
-{
-	static char urls[MAX_MEMBERS][9] = {"http://0", "http://1", "http://2"};
-	char *const endpoints[] = {urls[0], urls[1], urls[2]};
-	struct etcd_client_options options = {
-		.endpoints = endpoints, .endpoint_count = story->members, .timeout = 5000};
-	struct etcd_lease lease;
-
-	begin(story);
-	struct etcd_client *client = etcd_client_new(NULL, &options, &events, &lease);
-	etcd_lease_init(&lease, NULL, client, story->ttl_seconds, on_state);
-	etcd_lease_start(&lease, 0, on_done);
-	pass(story->begins + story->lasts + world.ttl);
-	etcd_lease_fini(&lease);
-	etcd_client_free(client);
-	assert_null(world.requests);
-	assert_int_equal(world.armed_count, 0);
-}
+#include "lease/world.h"
 
 /* From before one renewal until after it. */
 static void begin_anywhere(struct story story)
 {
 	int64_t ttl = story.ttl_seconds * 1000L;
 
-	story.hurt = story.members;
+	story.hurt = story.endpoints;
 	story.lasts = ttl / 2;
 	for (story.begins = ttl / 8; story.begins < ttl * 3 / 8; story.begins += ttl / 500) {
 		live_through(&story);
 		if (world.lost_at)
 			fail_msg("lost: trouble %d of %u members, %u stays away, TTL %d s, after "
 				 "%" PRId64 " ms",
-				(int)story.trouble, story.members, story.away, story.ttl_seconds,
+				(int)story.trouble, story.endpoints, story.away, story.ttl_seconds,
 				story.begins);
 	}
 }
@@ -320,9 +44,10 @@ static void test_half_of_the_ttl(void **state)
 		story.ttl_seconds = ttls[i];
 		for (story.trouble = REFUSES; story.trouble < TROUBLES; story.trouble++) {
 			story.away = NOBODY;
-			for (story.members = 1; story.members <= MAX_MEMBERS; story.members++)
+			for (story.endpoints = 1; story.endpoints <= MAX_ENDPOINTS;
+				story.endpoints++)
 				begin_anywhere(story);
-			story.members = 3;
+			story.endpoints = 3;
 			for (story.away = 0; story.away < 3; story.away++)
 				begin_anywhere(story);
 		}
@@ -332,7 +57,7 @@ static void test_half_of_the_ttl(void **state)
 /* One that can't be reached for ever is no interruption, and is found out. */
 static void test_one_of_three(void **state)
 {
-	struct story story = {.members = 3, .ttl_seconds = 5, .lasts = 60 * 1000};
+	struct story story = {.endpoints = 3, .ttl_seconds = 5, .lasts = 60 * 1000};
 
 	for (story.trouble = REFUSES; story.trouble < TROUBLES; story.trouble++) {
 		for (story.begins = 500; story.begins < 5000; story.begins += 111) {
@@ -346,7 +71,7 @@ static void test_one_of_three(void **state)
 static void test_a_loss_is_known_first(void **state)
 {
 	struct story story = {
-		.members = 3, .hurt = 3, .away = NOBODY, .ttl_seconds = 5, .lasts = 60 * 1000};
+		.endpoints = 3, .hurt = 3, .away = NOBODY, .ttl_seconds = 5, .lasts = 60 * 1000};
 
 	for (story.trouble = REFUSES; story.trouble < TROUBLES; story.trouble++) {
 		for (story.begins = 500; story.begins < 5000; story.begins += 37) {
@@ -359,7 +84,7 @@ static void test_a_loss_is_known_first(void **state)
 /* A member that answers what was asked later is not away because of what was asked before. */
 static void test_late_timeouts_say_nothing(void **state)
 {
-	struct story story = {.members = 1,
+	struct story story = {.endpoints = 1,
 		.hurt = 1,
 		.away = NOBODY,
 		.trouble = DROPS,
@@ -372,6 +97,141 @@ static void test_late_timeouts_say_nothing(void **state)
 	assert_int_equal(world.silences, 0);
 }
 
+/* --- members that are left behind --- */
+
+/* The member that leads from then on, if the disk of the leader hangs for long enough. */
+static void elect(struct story *story, int64_t election)
+{
+	story->election_count = 0;
+	if (!story->hangs[story->leader] || story->lasts <= election)
+		return;
+	story->elections[0].at = story->begins + election;
+	story->elections[0].leader = (story->leader + 1) % MEMBERS;
+	story->election_count = 1;
+}
+
+static void hang_anywhere(struct story story)
+{
+	int64_t ttl = story.ttl_seconds * 1000L;
+	const int64_t lengths[] = {300, ttl / 2, ttl * 5 / 4, ttl * 4};
+
+	for (size_t i = 0; i < ARRAY_SIZE(lengths); i++) {
+		story.lasts = lengths[i];
+		for (story.begins = ttl / 8; story.begins < ttl; story.begins += ttl / 50) {
+			elect(&story, story.begins % 7 < 3 ? 1000 : 1900);
+			live_through(&story);
+			/* Two others can be asked, or the one is back in time. */
+			if (story.endpoints == MEMBERS || story.lasts <= ttl / 2)
+				assert_int_equal(world.lost_at, 0);
+		}
+	}
+}
+
+/* One member, and in turn the others, are all that the mount knows. */
+static void test_a_disk_hangs(void **state)
+{
+	static const int ttls[] = {5, 10, 30};
+	struct story story = {.away = NOBODY};
+
+	for (size_t i = 0; i < ARRAY_SIZE(ttls); i++) {
+		story.ttl_seconds = ttls[i];
+		for (unsigned int hung = 0; hung < MEMBERS; hung++) {
+			story.hangs[hung] = true;
+			for (story.leader = 0; story.leader < MEMBERS; story.leader++) {
+				for (story.endpoints = 1; story.endpoints <= MEMBERS;
+					story.endpoints++)
+					hang_anywhere(story);
+			}
+			story.hangs[hung] = false;
+		}
+	}
+}
+
+/* The only member that the mount knows has been left behind, as the leader or with it. */
+static void test_left_behind(void **state)
+{
+	struct story story = {.endpoints = 1, .away = NOBODY, .ttl_seconds = 5, .lasts = 60 * 1000};
+
+	for (story.leader = 0; story.leader < 2; story.leader++) {
+		for (story.begins = 500; story.begins < 5000; story.begins += 37) {
+			story.hangs[0] = story.hangs[story.leader] = true;
+			story.election_count = 1;
+			story.elections[0].at = story.begins + 1000;
+			story.elections[0].leader = 2;
+			live_through(&story);
+			assert_true(world.lost_at > 0 && world.lost_at < world.expired_at);
+			assert_true(world.metrics.unproven > 0 && world.silences > 0);
+		}
+	}
+}
+
+/* The same, when another worker goes on with the lease: what that one had proven is all there is.
+ */
+static void test_left_behind_after_takeover(void **state)
+{
+	struct story story = {.endpoints = 1,
+		.away = NOBODY,
+		.ttl_seconds = 5,
+		.lasts = 60 * 1000,
+		.hangs = {true},
+		.adopts = true};
+
+	elect(&story, 1000);
+	live_through(&story);
+	assert_int_equal(world.lost_at, 1000 * 1000 + 4500);
+}
+
+/* Leaders come and go, and renewals meet them at any moment. */
+static void test_elections(void **state)
+{
+	struct story story = {.away = NOBODY, .ttl_seconds = 5, .lasts = 20 * 1000};
+
+	for (int64_t every = 130; every < 2000; every += 110) {
+		story.election_count = 0;
+		for (int64_t at = every; at < 15 * 1000 && story.election_count < MAX_REIGNS - 1;
+			at += every) {
+			story.elections[story.election_count].at = at;
+			story.elections[story.election_count].leader =
+				(unsigned int)(at / 10 % MEMBERS);
+			story.election_count++;
+		}
+		for (story.endpoints = 1; story.endpoints <= MEMBERS; story.endpoints++) {
+			for (story.begins = 0; story.begins < 40; story.begins += 3) {
+				story.slowest = story.begins * 20;
+				story.lag = story.begins % 5 * 20;
+				live_through(&story);
+			}
+		}
+	}
+}
+
+/* Elections and disks that hang, as chance will have it. */
+static void test_chance(void **state)
+{
+	enum { STORIES = 4000 };
+	unsigned int seed = 1;
+
+	for (int i = 0; i < STORIES; i++) {
+		struct story story = {.away = NOBODY, .ttl_seconds = 2 + rand_r(&seed) % 9};
+		int64_t at = 0;
+		story.endpoints = 1 + (unsigned int)rand_r(&seed) % MEMBERS;
+		story.begins = rand_r(&seed) % 6000;
+		story.lasts = rand_r(&seed) % 30000;
+		story.lag = rand_r(&seed) % 3 ? 0 : rand_r(&seed) % 200;
+		story.slowest = rand_r(&seed) % 3 * 300;
+		story.leader = (unsigned int)rand_r(&seed) % MEMBERS;
+		for (int m = 0; m < MEMBERS; m++)
+			story.hangs[m] = rand_r(&seed) % 2;
+		for (unsigned int e = (unsigned int)rand_r(&seed) % 8; e; e--) {
+			at += 1000 + rand_r(&seed) % 5000;
+			story.elections[story.election_count].at = at;
+			story.elections[story.election_count++].leader =
+				(unsigned int)rand_r(&seed) % MEMBERS;
+		}
+		live_through(&story);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -379,6 +239,11 @@ int main(void)
 		cmocka_unit_test(test_one_of_three),
 		cmocka_unit_test(test_a_loss_is_known_first),
 		cmocka_unit_test(test_late_timeouts_say_nothing),
+		cmocka_unit_test(test_a_disk_hangs),
+		cmocka_unit_test(test_left_behind),
+		cmocka_unit_test(test_left_behind_after_takeover),
+		cmocka_unit_test(test_elections),
+		cmocka_unit_test(test_chance),
 	};
 
 	log_set_level(LOG_LEVEL_ERROR);

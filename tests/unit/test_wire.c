@@ -293,6 +293,20 @@ static void test_lease(void **state)
 	assert_int_equal(wire_parse_keepalive(granted, 77, &lease), -EBADMSG);
 }
 
+static void test_origin(void **state)
+{
+	struct wire_origin origin;
+	struct wire_lease lease;
+
+	assert_int_equal(wire_parse_keepalive(renewed, 77, &lease), 0);
+	assert_int_equal(wire_parse_origin("{" HEADER "}", &origin), 0);
+	assert_true(origin.cluster == 14841639068965178418U && origin.term == 2);
+	assert_true(origin.cluster == lease.origin.cluster && origin.term == lease.origin.term);
+	/* A member that has applied nothing yet is in no term. */
+	assert_int_equal(wire_parse_origin("{\"header\":{\"revision\":\"17\"}}", &origin), 0);
+	assert_true(!origin.cluster && !origin.term);
+}
+
 static void test_lease_keys(void **state)
 {
 	struct wire_kvs keys;
@@ -494,6 +508,7 @@ int main(void)
 		cmocka_unit_test(test_parts),
 		cmocka_unit_test(test_parts_answered),
 		cmocka_unit_test(test_lease),
+		cmocka_unit_test(test_origin),
 		cmocka_unit_test(test_lease_keys),
 		cmocka_unit_test(test_token),
 		cmocka_unit_test(test_watch),

@@ -242,6 +242,13 @@ static void test_bad_leases(void **state)
 			fail_msg("%s", bodies[i]);
 		free(stream);
 	}
+	const char *const headers[] = {"{}", "{\"header\":{}}",
+		"{\"header\":[],\"revision\":\"17\"}",
+		"{\"header\":{\"revision\":\"17\",\"raft_term\":-2}}",
+		"{\"header\":{\"revision\":\"17\",\"cluster_id\":{}}}"};
+	struct wire_origin origin;
+	for (size_t i = 0; i < ARRAY_SIZE(headers); i++)
+		assert_int_equal(wire_parse_origin(headers[i], &origin), -EBADMSG);
 	/* Of another lease than ours, which says nothing about ours. */
 	assert_int_equal(wire_parse_keepalive(renewed, 78, &lease), -EBADMSG);
 }

@@ -177,6 +177,10 @@ static void repeat(struct etcd_call *call)
 	unsigned int rounds = call->attempts / endpoints;
 	bool pause = call->attempts % endpoints == 0;
 
+	if (call->at_one) {
+		finish(call, -EIO);
+		return;
+	}
 	detach(call);
 	enter(call, ETCD_CALL_PAUSED, loop_clock() + (pause ? etcd_backoff(rounds) : 0));
 	pump(call->client, call->lane);
@@ -307,7 +311,8 @@ static void handle_answer(struct etcd_call *call, const struct http_result *resu
 {
 	if (!memchr(result->body, '\0', result->size) && call->read(call, result->body) == 0) {
 		call->strays--;
-		endpoint_answered(call);
+		if (!call->from_memory)
+			endpoint_answered(call);
 		finish(call, 0);
 		return;
 	}
@@ -380,7 +385,7 @@ static void send_call(struct etcd_call *call)
 	}
 	/* A call's first attempts go round the endpoints. */
 	call->endpoint = etcd_endpoints_next(&client->endpoints, call->endpoint, call->attempts);
-	if (!call->attempts && call->begin_at)
+	if (call->begin_at && (!call->attempts || call->at_one))
 		call->endpoint = (call->begin_at - 1) % client->endpoints.count;
 	cleanup(free_ptr) char *url =
 		xasprintf("%s%s", client->endpoints.list[call->endpoint].url, call->rpc);

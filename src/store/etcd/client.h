@@ -59,6 +59,10 @@ struct etcd_call {
 	int64_t deadline;    /* on loop_clock(); 0 = tries for ever */
 	int attempt_timeout; /* milliseconds; 0 = the client's, shared by the endpoints */
 	size_t begin_at;     /* 1 + the endpoint of its first attempt; 0 = the preferred one */
+	bool at_one;         /* asks that endpoint alone: once that has failed, -EIO */
+	/* A member answers it from memory, even one that the others have left behind: the answer
+	 * is no evidence that the cluster works. */
+	bool from_memory;
 	etcd_read_fn *read;
 	etcd_call_fn *fn;
 

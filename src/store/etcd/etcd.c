@@ -269,6 +269,7 @@ static void on_check_due(struct loop_timer *timer)
 		.lane = ETCD_LANE_LEASE,
 		.max_answer = ETCD_LARGE_ANSWER,
 		.deadline = loop_clock() + etcd->lease.ttl,
+		.from_memory = true,
 		.read = read_checked,
 		.fn = on_checked};
 	etcd_call_start(etcd->client, &etcd->check_call);
@@ -552,7 +553,7 @@ struct store *etcd_new(struct loop *loop, const struct etcd_options *options)
 	etcd_line_init(&etcd->names_line, etcd, ETCD_LANE_NAMES, NAMES_WIDTH);
 	etcd->check_timer.fn = on_check_due;
 	etcd->start_timer.fn = on_start_timeout;
-	etcd_lease_init(&etcd->lease, loop, etcd->client, options->ttl, on_lease_state);
+	etcd_lease_init(&etcd->lease, loop, etcd->client, first, options->ttl, on_lease_state);
 	etcd->lease.on_renewed = etcd_session_renewed;
 	etcd_watch_init(&etcd->watch, loop, etcd->client, first, end,
 		options->ttl * 1000 * IDLE_TTLS, &watch_events);

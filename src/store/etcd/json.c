@@ -53,10 +53,10 @@ const char *json_string(const struct cJSON *object, const char *name)
 	return json_text(json_get(object, name));
 }
 
-static int read_number(const struct cJSON *item, uint64_t *value)
+static int read_number(const struct cJSON *item, uint64_t max, uint64_t *value)
 {
 	if (cJSON_IsString(item))
-		return parse_u64(item->valuestring, 10, INT64_MAX, value);
+		return parse_u64(item->valuestring, 10, max, value);
 	/* A double has no more digits. */
 	if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble < 9e15))
 		return -EINVAL;
@@ -68,20 +68,30 @@ uint64_t json_u64(const struct cJSON *object, const char *name)
 {
 	uint64_t value = 0;
 
-	return read_number(json_get(object, name), &value) < 0 ? 0 : value;
+	return read_number(json_get(object, name), INT64_MAX, &value) < 0 ? 0 : value;
 }
 
-uint64_t json_expect_u64(const struct cJSON *object, const char *name, bool *bad)
+static uint64_t expect_number(const struct cJSON *object, const char *name, uint64_t max, bool *bad)
 {
 	const struct cJSON *item = json_get(object, name);
 	uint64_t value = 0;
 
 	if (!item)
 		return 0;
-	if (read_number(item, &value) == 0)
+	if (read_number(item, max, &value) == 0)
 		return value;
 	*bad = true;
 	return 0;
+}
+
+uint64_t json_expect_u64(const struct cJSON *object, const char *name, bool *bad)
+{
+	return expect_number(object, name, INT64_MAX, bad);
+}
+
+uint64_t json_expect_id(const struct cJSON *object, const char *name, bool *bad)
+{
+	return expect_number(object, name, UINT64_MAX, bad);
 }
 
 bool json_expect_bool(const struct cJSON *object, const char *name, bool *bad)

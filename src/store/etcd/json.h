@@ -34,6 +34,8 @@ const char *json_text(const struct cJSON *item);
 
 /* For what has to be of the right type if it is there: else *bad is set, and the result empty. */
 uint64_t json_expect_u64(const struct cJSON *object, const char *name, bool *bad);
+/* The same for what is random in all its 64 bits: the names of clusters. */
+uint64_t json_expect_id(const struct cJSON *object, const char *name, bool *bad);
 bool json_expect_bool(const struct cJSON *object, const char *name, bool *bad);
 const char *json_expect_string(const struct cJSON *object, const char *name, bool *bad);
 const struct cJSON *json_expect_array(const struct cJSON *object, const char *name, bool *bad);

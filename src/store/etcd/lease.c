@@ -41,8 +41,10 @@ static void set_state(struct etcd_lease *lease, enum store_session state)
 
 static void disarm(struct etcd_lease *lease)
 {
-	for (size_t i = 0; i < ETCD_RENEWALS; i++)
+	for (size_t i = 0; i < ETCD_RENEWALS; i++) {
 		etcd_call_cancel(&lease->renewals[i].call);
+		etcd_call_cancel(&lease->renewals[i].proof);
+	}
 	etcd_call_cancel(&lease->call);
 	loop_timer_disarm(&lease->renew_timer);
 	loop_timer_disarm(&lease->doubt_timer);
@@ -122,7 +124,89 @@ static void on_doubt(struct loop_timer *timer)
 	set_state(lease, STORE_SESSION_DOUBTFUL);
 }
 
-/* --- renewal --- */
+/*
+ * --- renewal, and its proof ---
+ *
+ * Only the leader of etcd's raft group extends leases, and it does so in its memory.  A leader that
+ * the others have left behind, because its disk hangs or the network separates them, may go on to
+ * extend them there while the lease expires for everybody else; and a member that takes it for the
+ * leader passes renewals on to it.  So an answer counts only if a linearizable read, sent after it,
+ * shows the same raft term.  Why that is enough:
+ *
+ *  1. A header shows the term of the last entry that its member had applied, and the header of a
+ *     renewal's answer is made before the member looks for the leader.  By then it had applied an
+ *     entry of that term, T, and so it knew the leader of T: before a member applies the entries of
+ *     a new leader it ceases to lead, and to take another one for the leader.  So the renewal was
+ *     carried out by the leader of T, or by one of a later term.
+ *  2. The read was confirmed by a leader which heard from a majority after the read had arrived,
+ *     hence after the renewal.  Its term is not later than T, for then an entry of that later term
+ *     would have been applied before the read was answered; and not earlier, for an entry of T had
+ *     been committed.  So the leader of T still had its majority, nobody had been elected for a
+ *     later term, and it is the one that has carried out the renewal.
+ *  3. So from that moment the lease has its TTL; for every leader that is elected later gives each
+ *     lease its whole TTL again.
+ *
+ * It makes no difference whether the member leads or follows, or whether the read meets another
+ * member, behind a balancer.  The read before the renewal that a proof seems to need is part of the
+ * answer.  A lease that was just granted needs no proof: the grant is an entry of the log.
+ */
+
+static bool is_active(const struct etcd_renewal *renewal)
+{
+	return etcd_call_active(&renewal->call) || etcd_call_active(&renewal->proof);
+}
+
+static int read_proof(struct etcd_call *call, const char *body)
+{
+	struct etcd_renewal *renewal = container_of(call, struct etcd_renewal, proof);
+
+	return wire_parse_origin(body, &renewal->origin);
+}
+
+static bool is_same_origin(const struct wire_origin *a, const struct wire_origin *b)
+{
+	return a->cluster && a->term && a->cluster == b->cluster && a->term == b->term;
+}
+
+static void on_proof(struct etcd_call *call, int result)
+{
+	struct etcd_renewal *renewal = container_of(call, struct etcd_renewal, proof);
+	struct etcd_lease *lease = renewal->lease;
+
+	if (result || !is_same_origin(&renewal->answer.origin, &renewal->origin)) {
+		lease->metrics.unproven++;
+		return;
+	}
+	/* One that was sent earlier may be proven later. */
+	if (renewal->call.sent_at <= lease->renewed_at)
+		return;
+	renewed(lease, renewal->call.sent_at, renewal->answer.ttl);
+	lease->metrics.renewals++;
+	lease->losses = 0;
+	if (lease->state == STORE_SESSION_DOUBTFUL)
+		log_warning("lease %" PRIx64 " is renewed again", lease->id);
+	set_state(lease, STORE_SESSION_HELD);
+}
+
+/* A member that does not answer it is silent, whatever else it answers. */
+static void prove(struct etcd_renewal *renewal)
+{
+	struct etcd_lease *lease = renewal->lease;
+	struct wire_txn txn = {0};
+
+	wire_range(&txn, lease->key, NULL,
+		&(struct wire_range_options){.keys_only = true, .limit = 1});
+	renewal->proof = (struct etcd_call){.lane = ETCD_LANE_LEASE,
+		.deadline = renewal->ends_at,
+		.attempt_timeout = (int)(renewal->ends_at - loop_clock()),
+		.begin_at = renewal->call.endpoint + 1,
+		.at_one = true,
+		.read = read_proof,
+		.fn = on_proof};
+	renewal->proof.body = wire_txn_body(&txn, &renewal->proof.rpc);
+	wire_txn_fini(&txn);
+	etcd_call_start(lease->client, &renewal->proof);
+}
 
 static int read_renewed(struct etcd_call *call, const char *body)
 {
@@ -142,14 +226,8 @@ static void on_renewed(struct etcd_call *call, int result)
 	}
 	/* Of a failure the timer takes care.  One that was sent earlier may be answered later. */
 	lease->metrics.failures += result != 0;
-	if (result || call->sent_at <= lease->renewed_at)
-		return;
-	renewed(lease, call->sent_at, renewal->answer.ttl);
-	lease->metrics.renewals++;
-	lease->losses = 0;
-	if (lease->state == STORE_SESSION_DOUBTFUL)
-		log_warning("lease %" PRIx64 " is renewed again", lease->id);
-	set_state(lease, STORE_SESSION_HELD);
+	if (!result && call->sent_at > lease->renewed_at)
+		prove(renewal);
 }
 
 static int64_t patience_of(const struct etcd_lease *lease)
@@ -172,7 +250,7 @@ static void send_renewal(struct etcd_lease *lease)
 	int64_t now = loop_clock(), patience = patience_of(lease);
 
 	for (size_t i = 0; i < ETCD_RENEWALS; i++) {
-		if (!etcd_call_active(&lease->renewals[i].call))
+		if (!is_active(&lease->renewals[i]))
 			idle = &lease->renewals[i];
 	}
 	loop_timer_arm(lease->loop, &lease->renew_timer, now + patience);
@@ -180,12 +258,14 @@ static void send_renewal(struct etcd_lease *lease)
 		return;
 	int64_t end = now + patience * PATIENCE_LASTS, deadline = etcd_lease_deadline(lease);
 	idle->lease = lease;
+	idle->ends_at = end < deadline ? end : deadline;
 	idle->call = (struct etcd_call){.rpc = "/v3/lease/keepalive",
 		.body = wire_lease(lease->id),
 		.lane = ETCD_LANE_LEASE,
-		.deadline = end < deadline ? end : deadline,
+		.deadline = idle->ends_at,
 		.attempt_timeout = (int)(patience * PATIENCE_LASTS),
 		.begin_at = lease->begin_at,
+		.from_memory = true,
 		.read = read_renewed,
 		.fn = on_renewed};
 	etcd_call_start(lease->client, &idle->call);
@@ -197,7 +277,7 @@ void etcd_lease_renew(struct etcd_lease *lease)
 	if (!lease->id)
 		return;
 	for (size_t i = 0; i < ETCD_RENEWALS; i++) {
-		if (etcd_call_active(&lease->renewals[i].call))
+		if (is_active(&lease->renewals[i]))
 			return;
 	}
 	send_renewal(lease);
@@ -306,11 +386,12 @@ static void on_retry(struct loop_timer *timer)
 /* --- the interface --- */
 
 void etcd_lease_init(struct etcd_lease *lease, struct loop *loop, struct etcd_client *client,
-	int ttl_seconds, etcd_lease_fn *on_state)
+	const char *key, int ttl_seconds, etcd_lease_fn *on_state)
 {
 	*lease = (struct etcd_lease){
 		.loop = loop,
 		.client = client,
+		.key = xstrdup(key),
 		.wanted_ttl = (int64_t)ttl_seconds * 1000,
 		.state = STORE_SESSION_LOST,
 		.on_state = on_state,
@@ -324,6 +405,7 @@ void etcd_lease_init(struct etcd_lease *lease, struct loop *loop, struct etcd_cl
 void etcd_lease_fini(struct etcd_lease *lease)
 {
 	disarm(lease);
+	free(take(lease->key));
 }
 
 void etcd_lease_start(struct etcd_lease *lease, int64_t deadline, etcd_lease_done_fn *on_done)

@@ -2,9 +2,10 @@
 /*
  * The lease that all our keys carry, and the deadline after which it may be gone.
  *
- * The one rule: the deadline counts from the moment the last successful renewal was *sent*, plus
- * the TTL, less a margin.  At the deadline the lease is lost, whatever etcd may think; so we know
- * of a loss before etcd can give a lock away.  After a loss the old lease is revoked, for its keys
+ * The one rule: the deadline counts from the moment the last *proven* renewal was *sent*, plus the
+ * TTL, less a margin.  A renewal that was answered is proven by a read, see lease.c.  At the
+ * deadline the lease is lost, whatever etcd may think; so we know of a loss before etcd can give a
+ * lock away.  After a loss the old lease is revoked, for its keys
  * would stand in anybody's way, and then a new one is granted, however long that takes.
  *
  * An interruption of half the TTL loses nothing, whenever it begins: just before a renewal is due a
@@ -32,8 +33,11 @@ typedef void etcd_lease_renewed_fn(struct etcd_lease *lease);
 /* One way of renewing it: others are begun before this one is given up. */
 struct etcd_renewal {
 	struct etcd_lease *lease;
+	int64_t ends_at; /* on loop_clock(): it is given up, with its proof */
 	struct etcd_call call;
-	struct wire_lease answer; /* to it */
+	struct wire_lease answer;  /* to it */
+	struct etcd_call proof;    /* the read that follows the answer */
+	struct wire_origin origin; /* of the answer to that */
 };
 
 enum { ETCD_RENEWALS = 5 };
@@ -48,6 +52,7 @@ enum etcd_loss {
 /* What was counted of leases. */
 struct etcd_lease_metrics {
 	uint64_t grants, renewals, failures; /* failures of renewals */
+	uint64_t unproven;                   /* renewals that were answered, and never proven */
 	uint64_t losses[ETCD_LOSSES];
 	int64_t doubtful;      /* milliseconds in doubt, which are over */
 	int64_t doubtful_from; /* on loop_clock(); 0: not in doubt */
@@ -57,13 +62,14 @@ struct etcd_lease {
 	/* To be read by the owner. */
 	uint64_t id;        /* 0 while there is none */
 	int64_t ttl;        /* granted, but not more than wanted; milliseconds */
-	int64_t renewed_at; /* when the last successful renewal was sent */
+	int64_t renewed_at; /* when the last proven renewal was sent */
 	uint64_t granted_revision;
 	enum store_session state;
 
 	/* Its own. */
 	struct loop *loop;
 	struct etcd_client *client;
+	char *key;          /* which the proofs read */
 	int64_t wanted_ttl; /* milliseconds */
 	bool dropped;       /* is to be lost */
 	uint64_t revoking;  /* a lost lease that may still stand in the way */
@@ -80,8 +86,9 @@ struct etcd_lease {
 	etcd_lease_done_fn *on_done;       /* of the start or stop under way */
 };
 
+/* key: any that may be read; copied. */
 void etcd_lease_init(struct etcd_lease *lease, struct loop *loop, struct etcd_client *client,
-	int ttl_seconds, etcd_lease_fn *on_state);
+	const char *key, int ttl_seconds, etcd_lease_fn *on_state);
 void etcd_lease_fini(struct etcd_lease *lease);
 
 /* Gets the first lease.  on_done once: 0, or -errno when it could not be had by `deadline`. */

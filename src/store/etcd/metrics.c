@@ -111,6 +111,7 @@ static void write_lease(const struct etcd_lease *lease, struct buffer *text)
 	metric_head(text, renewals, "counter", "Renewals of the lease.");
 	metric_number(text, renewals, "result=\"ok\"", metrics->renewals);
 	metric_number(text, renewals, "result=\"failed\"", metrics->failures);
+	metric_number(text, renewals, "result=\"unproven\"", metrics->unproven);
 	metric_counter(
 		text, "latchfs_lease_grants_total", metrics->grants, "Leases that were granted.");
 	write_losses(lease, text);

@@ -120,10 +120,21 @@ int wire_parse_nothing(const char *body);
  * caller frees it. */
 char *wire_parse_token(const char *body);
 
+/*
+ * The cluster that answered, and the raft term of the last entry that the member had applied by
+ * then; 0 if it did not say.  In the answer to a keepalive that is the term before the renewal.
+ */
+struct wire_origin {
+	uint64_t cluster, term;
+};
+/* Of any answer: 0 or -EBADMSG. */
+int wire_parse_origin(const char *body, struct wire_origin *origin);
+
 struct wire_lease {
 	uint64_t id;
 	int64_t ttl; /* seconds; 0 or less: the lease is gone */
 	uint64_t revision;
+	struct wire_origin origin;
 };
 int wire_parse_grant(const char *body, struct wire_lease *lease);
 int wire_parse_keepalive(const char *body, uint64_t id, struct wire_lease *lease);

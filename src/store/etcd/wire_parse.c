@@ -137,6 +137,25 @@ int wire_parse_nothing(const char *body)
 	return bad ? -EBADMSG : 0;
 }
 
+/* The other half of the header. */
+static struct wire_origin origin_of(const struct cJSON *json, bool *bad)
+{
+	const struct cJSON *header = json_expect_object(json, "header", bad);
+
+	return (struct wire_origin){.cluster = json_expect_id(header, "cluster_id", bad),
+		.term = json_expect_u64(header, "raft_term", bad)};
+}
+
+int wire_parse_origin(const char *body, struct wire_origin *origin)
+{
+	cleanup(json_free_ptr) struct cJSON *json = json_parse(body);
+	bool bad = false;
+
+	(void)revision_of(json, &bad);
+	*origin = origin_of(json, &bad);
+	return bad ? -EBADMSG : 0;
+}
+
 /* It becomes a part of a header, in which a line's end would begin something else. */
 static bool is_token(const char *text)
 {
@@ -179,6 +198,7 @@ static int parse_lease(const struct cJSON *json, struct wire_lease *lease)
 	lease->id = json_expect_u64(json, "ID", &bad);
 	lease->ttl = ttl_of(json, &bad);
 	lease->revision = revision_of(json, &bad);
+	lease->origin = origin_of(json, &bad);
 	return bad || !lease->id ? -EBADMSG : 0;
 }
 

@@ -355,18 +355,7 @@ class Field:
 
     def leader(self):
         """The member that leads."""
-
-        def find():
-            for member in self.cluster.members:
-                try:
-                    status = member.call("/v3/maintenance/status")
-                except (OSError, ValueError):
-                    continue
-                if status.get("leader") == status["header"]["member_id"]:
-                    return member
-            return None
-
-        return wait_until(find, what="there is a leader")
+        return self.cluster.leader()
 
     def etcdctl(self, *words):
         """Any command, on a member that answers."""

@@ -13,6 +13,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 
 from support import checked, free_port, wait_until
 
@@ -58,6 +59,7 @@ class Etcd:
         self.initial = initial or f"{name}={self.peer_url}"
         self.user = None
         self.process = None
+        self.tracer = None  # which makes the disk hang
         self.log = directory / f"{name}.log"
 
     @property
@@ -113,6 +115,7 @@ class Etcd:
 
     def stop(self, how=signal.SIGTERM):
         """Ends the server; its data stays."""
+        self.mend_disk()
         if not self.running():
             return
         self.process.send_signal(signal.SIGCONT)
@@ -147,6 +150,33 @@ class Etcd:
     def resume(self):
         """Undoes pause()."""
         self.process.send_signal(signal.SIGCONT)
+
+    def hang_disk(self):
+        """From now on nothing that is logged reaches the disk, for as long as the test likes.
+
+        That is all that hangs: what else the server does with the disk would keep it from answering
+        anything, and that is the lesser trouble.
+        """
+        logs = (self.directory / self.name / "member" / "wal").glob("*.wal")
+        self.tracer = subprocess.Popen(
+            ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(self.process.pid),
+             *(word for log in logs for word in ("-P", log)),
+             "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=1000s"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(self.is_traced, what="all threads of etcd are traced")
+
+    def is_traced(self):
+        """Whether somebody traces all threads of the server."""
+        assert self.tracer.poll() is None, "strace ended"
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/status")
+        return all(not re.search(r"^TracerPid:\s0$", task.read_text(), re.M) for task in tasks)
+
+    def mend_disk(self):
+        """Undoes hang_disk(); what was to be written is written."""
+        if self.tracer:
+            self.tracer.terminate()
+            self.tracer.wait()
+            self.tracer = None
 
     def remove(self):
         """Ends the server and throws its data away."""
@@ -277,6 +307,21 @@ class Cluster:
     def url(self):
         """All client URLs, as latchfs takes them."""
         return ",".join(member.url for member in self.members)
+
+    def leader(self):
+        """The member that the members themselves say leads."""
+
+        def find():
+            for member in self.members:
+                try:
+                    status = member.call("/v3/maintenance/status")
+                except (OSError, ValueError):
+                    continue
+                if status.get("leader") == status["header"]["member_id"]:
+                    return member
+            return None
+
+        return wait_until(find, what="there is a leader")
 
 
 class Certificates:

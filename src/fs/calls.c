@@ -265,9 +265,14 @@ static void do_setlk(
 {
 	struct handle *handle = handle_of(req, info);
 
-	if (handle)
-		fs_setlk(request_new(req, wait ? "SETLKW" : "SETLK"), handle, info->lock_owner,
-			lock->l_type, (uint64_t)lock->l_start, last_byte(lock), wait);
+	if (!handle)
+		return;
+	struct request *request = request_new(req, wait ? "SETLKW" : "SETLK");
+	/* The process; what comes with every request is the thread. */
+	if (lock->l_pid)
+		request->pid = lock->l_pid;
+	fs_setlk(request, handle, info->lock_owner, lock->l_type, (uint64_t)lock->l_start,
+		last_byte(lock), wait);
 }
 
 static void do_getlk(

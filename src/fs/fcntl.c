@@ -35,18 +35,14 @@ static void on_given_up(void *user, int result)
 		request->next(request);
 }
 
-/* The stake has changed: so must its lock, if that is of its ranges. */
+/* The stake has changed: so must its lock, if nobody else needs what it has given up. */
 static void follow_stake(struct request *request, struct hold *hold, struct stake *stake)
 {
 	if (!stake->ranges.count)
 		stake_free(stake);
-	if (!hold->stakes) {
-		request->parts++;
-		hold_release(hold, on_given_up, request);
-	} else if (hold->of_ranges) {
-		request->parts++;
-		lockspace_shrink(hold->holding, &stake->ranges, on_given_up, request);
-	}
+	else
+		hold_enter(hold);
+	request->parts += hold_settle(hold, on_given_up, request);
 }
 
 static void give_up_in(struct request *request, struct hold *hold, change_fn *change)
@@ -57,17 +53,15 @@ static void give_up_in(struct request *request, struct hold *hold, change_fn *ch
 	if (!stake)
 		return;
 	if (hold->lost) {
-		/* Of a lost lock nothing is worth keeping. */
-		request->parts++;
-		hold_release(hold, on_given_up, request);
+		/* Of a lost lock nothing is worth keeping, but that others have yet to be told. */
+		ranges_remove(&stake->ranges, 0, RANGE_END);
+		follow_stake(request, hold, stake);
 		return;
 	}
 	ranges_copy(&before, &stake->ranges);
 	change(&stake->ranges, request->start, request->end);
-	if (!ranges_equal(&before, &stake->ranges)) {
-		hold_enter(hold);
+	if (!ranges_equal(&before, &stake->ranges))
 		follow_stake(request, hold, stake);
-	}
 	ranges_fini(&before);
 }
 
@@ -81,31 +75,11 @@ static void give_up(struct request *request, const struct hold *except, change_f
 		if (hold != except)
 			give_up_in(request, hold, change);
 	}
+	stakes_changed(request->node);
 	on_given_up(request, 0);
 }
 
 /* --- locking --- */
-
-bool fcntl_has_all(const struct request *request)
-{
-	struct range all = {
-		.start = request->start, .end = request->end, .exclusive = request->exclusive};
-	struct ranges missing = {0};
-	const struct hold *hold;
-
-	ranges_set(&missing, all);
-	DL_FOREACH(request->node->holds, hold) {
-		const struct stake *stake = stake_find(hold, request);
-		for (size_t i = 0; stake && i < stake->ranges.count; i++) {
-			const struct range *range = &stake->ranges.list[i];
-			if (range->exclusive || !request->exclusive)
-				ranges_remove(&missing, range->start, range->end);
-		}
-	}
-	bool has_all = !missing.count;
-	ranges_fini(&missing);
-	return has_all;
-}
 
 void fcntl_granted(struct request *request, const struct hold *hold)
 {
@@ -114,17 +88,18 @@ void fcntl_granted(struct request *request, const struct hold *hold)
 
 void fcntl_lock(struct request *request)
 {
-	struct hold *whole = hold_find(request);
+	struct hold *whole = hold_find_enough(request);
 
 	if (request->node->status) {
 		lock_refuse(request, -EPERM);
 	} else if (lock_has_lost(request)) {
 		lock_refuse(request, -EIO);
-	} else if (whole && !(request->exclusive && lockspace_is_shared(whole->holding))) {
-		/* It has more already, which excludes whom it must. */
+	} else if (whole) {
+		/* The handle has more already, which excludes everybody but its other owners. */
 		stake_add(whole, request);
+		stakes_changed(request->node);
 		give_up(request, whole, ranges_remove);
-	} else if (!fcntl_has_all(request)) {
+	} else if (!stake_is_ready(request)) {
 		lock_ask(request);
 	} else if (request->exclusive) {
 		request->next(request);
@@ -234,55 +209,65 @@ static const struct hold *hold_of(const struct node *node, const struct store_co
 	return NULL;
 }
 
-/* What the owner of such a hold has, in whichever of them, is one. */
-static void add_all_of(struct ranges *all, const struct hold *hold)
+/* What an owner has, in whichever holds, is one. */
+static void add_all_of(struct ranges *all, const struct node *node, uint64_t owner)
 {
-	const struct hold *other;
+	const struct hold *hold;
+	const struct stake *stake;
 
-	DL_FOREACH(hold->node->holds, other) {
-		const struct stake *stake = other->stakes;
-		if (!other->of_ranges || other->lost || stake->owner != hold->stakes->owner)
-			continue;
-		for (size_t i = 0; i < stake->ranges.count; i++)
-			ranges_set(all, stake->ranges.list[i]);
+	DL_FOREACH(node->holds, hold) {
+		DL_FOREACH(hold->stakes, stake) {
+			if (hold->lost || stake->kind != STAKE_FCNTL || stake->owner != owner)
+				continue;
+			for (size_t i = 0; i < stake->ranges.count; i++)
+				ranges_set(all, stake->ranges.list[i]);
+		}
 	}
 }
 
-/* The range that the request would have to wait for; false if there is none. */
+/* What somebody has who is not an owner of fcntl locks here. */
+static void copy_contender(struct ranges *has, const struct store_contender *contender)
+{
+	ranges_copy(has, &contender->ranges);
+	if (!has->count)
+		ranges_set(has, (struct range){.end = RANGE_END, .exclusive = !contender->shared});
+}
+
+struct conflict {
+	struct range range;
+	pid_t pid; /* 0: a process of another machine, which has no number here */
+};
+
+/* What the request would have to wait for in a contender's place, which is that hold or, if it is
+ * NULL, another mount's; false if there is nothing. */
 static bool find_conflict(const struct store_contender *contender, const struct hold *hold,
-	const struct request *request, struct range *conflict)
+	const struct request *request, struct conflict *conflict)
 {
 	struct range wanted = {
 		.start = request->start, .end = request->end, .exclusive = request->exclusive};
-	struct ranges has;
+	const struct stake *rival = hold ? hold_find_rival(hold, request) : NULL;
+	struct ranges has = {0};
 
-	ranges_copy(&has, &contender->ranges);
-	if (!has.count)
-		ranges_set(&has, (struct range){.end = RANGE_END, .exclusive = !contender->shared});
-	if (hold && hold->of_ranges)
-		add_all_of(&has, hold);
+	if (!rival && hold && (hold->of_ranges || hold_is_shared_by(hold, request)))
+		return false;
+	if (rival)
+		add_all_of(&has, request->node, rival->owner);
+	else
+		copy_contender(&has, contender);
 	const struct range *found = ranges_find_conflict(&has, wanted);
 	if (found)
-		*conflict = *found;
+		conflict->range = *found;
+	conflict->pid = rival && rival->pid ? rival->pid
+			: hold              ? lockspace_record(hold->holding)->pid
+					    : 0;
 	ranges_fini(&has);
 	return found;
-}
-
-/* A process of another machine has no number here. */
-static pid_t pid_of(const struct hold *hold)
-{
-	const struct stake *stake = hold ? hold->stakes : NULL;
-
-	if (!stake)
-		return 0;
-	return stake->kind == STAKE_FCNTL && stake->pid ? stake->pid
-							: lockspace_record(hold->holding)->pid;
 }
 
 static void on_queue_read(void *user, int result, const struct store_queue *queue)
 {
 	struct request *request = user;
-	struct range conflict;
+	struct conflict conflict;
 
 	if (result) {
 		reply_error(request, result);
@@ -291,11 +276,11 @@ static void on_queue_read(void *user, int result, const struct store_queue *queu
 	for (size_t i = 0; i < queue->count; i++) {
 		const struct store_contender *contender = &queue->contenders[i];
 		const struct hold *hold = hold_of(request->node, contender);
-		if ((hold && hold_is_shared_by(hold, request)) ||
-			!find_conflict(contender, hold, request, &conflict) || !is_held(queue, i))
+		if (!find_conflict(contender, hold, request, &conflict) ||
+			!(hold || is_held(queue, i)))
 			continue;
-		reply_lock(request, conflict.exclusive ? F_WRLCK : F_RDLCK, pid_of(hold),
-			conflict.start, conflict.end);
+		reply_lock(request, conflict.range.exclusive ? F_WRLCK : F_RDLCK, conflict.pid,
+			conflict.range.start, conflict.range.end);
 		return;
 	}
 	reply_lock(request, F_UNLCK, 0, request->start, request->end);

@@ -12,6 +12,3 @@ void fcntl_lock(struct request *request);
 
 /* It was granted what it did not have; the rest of what it asked for is in other holds. */
 void fcntl_granted(struct request *request, const struct hold *hold);
-
-/* True if its owner has all that it asks for. */
-bool fcntl_has_all(const struct request *request);

@@ -66,6 +66,7 @@ struct fs {
 	struct former *formers;   /* who has closed the file that he created */
 	struct hold *signals;     /* lost: their holders are to be signalled */
 	struct loop_task signal_task;
+	struct loop_task loss_task; /* tells those that wait through a handle that has lost one */
 	/* To open `locks`: what the survey under way is for, and those that want a later one. */
 	struct request *surveyed, *unsurveyed;
 	struct timespec started; /* by the calendar, and on loop_clock() */

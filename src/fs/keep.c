@@ -76,7 +76,7 @@ static void on_process_ended(struct loop_fd *watch, unsigned int events)
 	log_info("lock %s: process %d has ended", keep->hold->node->path,
 		(int)lockspace_record(keep->hold->holding)->pid);
 	hint_at_name(keep);
-	keep_release(keep->hold, NULL, NULL);
+	keep_release(keep->hold, keep->handle->opener.pid, NULL, NULL);
 }
 
 static void on_end(struct loop_task *task)
@@ -196,7 +196,7 @@ void keep_revived(struct hold *hold)
 	}
 	if (fd == -ESRCH) {
 		log_info("lock %s: process %d has ended", hold->node->path, (int)pid);
-		keep_release(hold, NULL, NULL);
+		keep_release(hold, pid, NULL, NULL);
 	} else if (fd < 0 || error) {
 		log_warning("lock %s: process %d can't be watched any more (%s): it is held until "
 			    "it is unlinked",
@@ -222,11 +222,11 @@ void keep_lost(struct keep *keep)
 	loop_defer(keep->fs->loop, &keep->end);
 }
 
-void keep_release(struct hold *hold, hold_done_fn *fn, void *user)
+void keep_release(struct hold *hold, pid_t process, hold_done_fn *fn, void *user)
 {
 	struct keep *keep = keep_of(hold);
 
-	hold_release(hold, fn, user);
+	hold_end(hold, process, fn, user);
 	if (keep)
 		keep_free(keep);
 }

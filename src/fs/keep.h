@@ -46,8 +46,8 @@ struct keep *keep_of(const struct hold *hold);
 /* The hold was lost: ends its keep in the next turn. */
 void keep_lost(struct keep *keep);
 
-/* As hold_release, for a hold that may be kept. */
-void keep_release(struct hold *hold, hold_done_fn *fn, void *user);
+/* As hold_end, for a hold that may be kept. */
+void keep_release(struct hold *hold, pid_t process, hold_done_fn *fn, void *user);
 
 /*
  * The hold to read and write through a handle: one in which it has a stake, or else a kept one,

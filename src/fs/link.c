@@ -30,7 +30,7 @@ static void linked(struct request *request)
 
 	if (!source) {
 		/* What was linked has gone meanwhile. */
-		keep_release(hold, NULL, NULL);
+		keep_release(hold, 0, NULL, NULL);
 		handle_free(handle);
 		node_unref(node, 1);
 		reply_error(request, -ENOENT);

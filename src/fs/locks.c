@@ -22,16 +22,31 @@
 
 /* --- a loss --- */
 
+/* Nobody is to wait until the lock could be had again to be told of a loss. */
+static void on_losses(struct loop_task *task)
+{
+	struct fs *fs = container_of(task, struct fs, loss_task);
+	struct request *request;
+
+	DL_FOREACH2(fs->requests, request, next_request) {
+		if (request->holding && lock_has_lost(request))
+			stake_look_again(request);
+	}
+}
+
 void lock_lost(void *user)
 {
 	struct hold *hold = user;
+	struct fs *fs = hold->node->fs;
 	const struct stake *stake;
 
 	hold->lost = true;
 	DL_FOREACH(hold->stakes, stake) {
 		if (stake->handle->poll)
-			poll_notify(hold->node->fs, stake->handle->poll);
+			poll_notify(fs, stake->handle->poll);
 	}
+	fs->loss_task.fn = on_losses;
+	loop_defer(fs->loop, &fs->loss_task);
 	signals_add(hold);
 	if (keep_of(hold))
 		keep_lost(keep_of(hold));
@@ -95,18 +110,12 @@ void lock_refuse(struct request *request, int error)
 	reply_error(request, error);
 }
 
-static void look_again(struct request *request)
-{
-	request->retry = true;
-	lockspace_cancel(request->holding);
-}
-
 /* Others that wait with the same handle or owner have what they want as well: they look again. */
 static void wake_sharer(const struct hold *hold, struct request *request)
 {
-	if (hold->of_ranges ? request->kind == STAKE_FCNTL && fcntl_has_all(request)
-			    : hold_is_shared_by(hold, request))
-		look_again(request);
+	if (request->kind == STAKE_FCNTL ? stake_is_ready(request)
+					 : !hold->of_ranges && hold_is_shared_by(hold, request))
+		stake_look_again(request);
 }
 
 static void wake_sharers(const struct hold *hold)
@@ -176,13 +185,25 @@ static struct hold *hold_granted(struct request *request, struct holding *holdin
 	return hold;
 }
 
+/* While it was asked for, another owner may have got its part from a hold of their handle. */
+static bool comes_too_late(struct request *request, struct holding *holding)
+{
+	bool has_lost = lock_has_lost(request);
+
+	if (!has_lost && !(request->kind == STAKE_FCNTL && stake_has_rival(request)))
+		return false;
+	lockspace_release(holding, NULL, NULL);
+	if (has_lost)
+		lock_refuse(request, -EIO);
+	else
+		fcntl_lock(request);
+	return true;
+}
+
 static void granted(struct request *request, struct holding *holding)
 {
-	if (lock_has_lost(request)) {
-		lockspace_release(holding, NULL, NULL);
-		lock_refuse(request, -EIO);
+	if (comes_too_late(request, holding))
 		return;
-	}
 	struct hold *hold = hold_granted(request, holding);
 	stake_add(hold, request);
 	int error = keep_begin(hold, request);
@@ -205,12 +226,13 @@ static void on_taken(void *user, int result)
 {
 	struct request *request = user;
 	struct holding *holding = take(request->holding);
+	bool retry = request->retry && !request->interrupted;
 
+	request->retry = false;
 	remove_pending(request);
 	if (result == CLAIM_GRANTED) {
 		granted(request, holding);
-	} else if (result == -EINTR && request->retry) {
-		request->retry = false;
+	} else if (result == -EINTR && retry) {
 		if (request->kind == STAKE_FCNTL)
 			fcntl_lock(request);
 		else
@@ -222,13 +244,14 @@ static void on_taken(void *user, int result)
 
 static void on_interrupt(struct request *request)
 {
+	request->interrupted = true;
 	if (request->holding)
 		lockspace_cancel(request->holding);
 }
 
 static bool is_kin(const void *user, const void *held)
 {
-	return hold_is_shared_by(held, user);
+	return hold_is_shared_by(held, user) && !hold_find_rival(held, user);
 }
 
 static bool is_whole(const struct request *request)
@@ -240,7 +263,7 @@ static bool has_something(const struct request *request)
 {
 	const struct hold *hold;
 
-	if (request->kind != STAKE_FCNTL || request->handle->stakes)
+	if (request->kind != STAKE_FCNTL)
 		return request->handle->stakes;
 	DL_FOREACH(request->node->holds, hold) {
 		if (hold_is_shared_by(hold, request))
@@ -331,7 +354,7 @@ void lock_for_request(struct request *request)
 		stake_add(own, request);
 		request->next(request);
 	} else if (hold && is_flock_conversion(request, hold)) {
-		hold_release(hold, NULL, NULL);
+		hold_settle(stake_remove(request), NULL, NULL);
 		lock_ask(request);
 	} else if (!hold || (request->exclusive && lockspace_is_shared(hold->holding))) {
 		lock_ask(request);
@@ -381,8 +404,6 @@ void lock_given_back(struct request *request)
 
 void fs_flock(struct request *request, struct handle *handle, uint64_t owner, int operation)
 {
-	struct hold *lost = hold_of_handle(handle);
-
 	request->node = handle->node;
 	request->handle = handle;
 	request->kind = STAKE_FLOCK;
@@ -394,10 +415,8 @@ void fs_flock(struct request *request, struct handle *handle, uint64_t owner, in
 		lock_for_request(request);
 		return;
 	}
-	/* Unlocking is how a program says that it knows of a loss. */
-	struct hold *hold = lost && lost->lost ? lost : stake_remove(request);
-	if (hold)
-		hold_release(hold, on_released, request);
-	else
+	stakes_admit_loss(request);
+	struct hold *hold = stake_remove(request);
+	if (!hold || !hold_settle(hold, on_released, request))
 		lock_given_back(request);
 }

@@ -323,6 +323,7 @@ void mount_free(struct mount *mount)
 	}
 	fs_readlinks_fini(&mount->fs);
 	signals_fini(&mount->fs);
+	loop_undefer(mount->fs.loop, &mount->fs.loss_task);
 	keeps_free(&mount->fs);
 	formers_free(&mount->fs);
 	nodes_fini(&mount->fs);

@@ -6,6 +6,7 @@
 #include <utlist.h>
 
 #include "base/log.h"
+#include "base/proc.h"
 #include "base/util.h"
 #include "fs/former.h"
 #include "fs/fs.h"
@@ -308,8 +309,10 @@ static void unlink_name(struct request *request)
 		return;
 	}
 	if (hold && (hold_has_stake(hold, STAKE_CREATE) || keep_of(hold))) {
+		struct proc_identity who;
+		proc_identify(request->pid, &who);
 		request_aim(request, lockspace_token(hold->holding));
-		keep_release(hold, on_released, request);
+		keep_release(hold, who.pid, on_released, request);
 		return;
 	}
 	former_forget(request, request->path);

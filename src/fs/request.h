@@ -63,6 +63,7 @@ struct request {
 	uint64_t start, end;
 	bool exclusive, wait;
 	bool interruptible; /* request_on_interrupt was called */
+	bool interrupted;   /* the caller has got a signal */
 	unsigned int
 		parts; /* locks, or parts of them, that are being given back before it goes on */
 	bool retry;    /* another request of the handle got the lock: look again */

@@ -320,10 +320,7 @@ static void note_link(struct revival *revival, struct unpack *from, struct node 
 /* The former process may have written down that less is needed, and not that less is held. */
 static void go_on(struct hold *hold)
 {
-	const struct ranges *held = &lockspace_record(hold->holding)->ranges;
-
-	if (hold->of_ranges && !ranges_equal(held, &hold->stakes->ranges))
-		lockspace_shrink(hold->holding, &hold->stakes->ranges, NULL, NULL);
+	hold_settle(hold, NULL, NULL);
 	keep_revived(hold);
 }
 

@@ -484,6 +484,7 @@ void lockspace_set_user(struct holding *holding, void *user)
 void lockspace_kin_changed(struct holding *holding)
 {
 	lock_kin_changed(&holding->named->lock);
+	named_stir(holding->named);
 }
 
 void lockspace_cancel(struct holding *holding)

@@ -187,6 +187,7 @@ void lockspace_shrink(struct holding *holding, const struct ranges *ranges,
 
 	ranges_fini(&record->ranges);
 	ranges_copy(&record->ranges, ranges);
+	holding->claim.ranges = &record->ranges;
 	holding->claim.shared = !ranges_are_exclusive(ranges);
 	holding->place.shared = holding->claim.shared;
 	holding->place.shrunk = true;

@@ -34,11 +34,16 @@ def test_each_excludes_each(pair, agent, first, second, there):
 
 @pytest.mark.core
 def test_a_handle_is_granted_what_it_has(pair, agent):
-    """O_EXCL, then flock and fcntl on the same descriptor: all succeed, and it stays held."""
+    """O_EXCL, then flock and fcntl on the same descriptor: all succeed, and it stays held.
+
+    But for a second owner of fcntl locks, which is not let in by what their descriptor has.
+    """
     one, two = agent(), agent()
     fd = one.open(pair.a / "x", RW | os.O_EXCL)
     one.flock(fd, LOCK_EX | LOCK_NB)
     one.control(fd, F_SETLK, F_WRLCK)
+    assert one.error("control", fd, F_OFD_SETLK, F_WRLCK) in BUSY
+    one.control(fd, F_SETLK, F_UNLCK)
     one.control(fd, F_OFD_SETLK, F_WRLCK)
     assert not two.attempt(pair.b / "x")
     one.close(fd)

@@ -7,6 +7,7 @@ programs do with ranges is in test_range_programs.py.
 """
 
 import errno
+import fcntl
 import itertools
 import os
 import random
@@ -109,6 +110,10 @@ class Player:
         self.begin(name, handle, *arguments)
         return self.finish()
 
+    def gone(self, handle):
+        """The owners that have nothing any more when a handle is closed."""
+        return [self.owner(False, handle), self.owner(True, handle)]
+
     def reopen(self, handle):
         """Closes a handle and opens it anew."""
         for who, files, path in zip(self.agents, self.files, self.paths):
@@ -116,6 +121,34 @@ class Player:
             files[handle] = who.open(path, RW)
         # Closing does not wait, and another machine may come before it.
         settled(Path(self.paths[-1]).parent)
+
+
+class Sharer(Player):
+    """One of several processes that have one description, by two descriptors that they inherited.
+
+    On latchfs that has the lock of the whole file, or has not.
+    """
+
+    def __init__(self, number, inherited, agent):  # pylint: disable=super-init-not-called
+        self.number = number
+        self.machine = 0
+        self.agents = [agent(pass_fds=fds) for fds in inherited]
+        self.files = [list(fds) for fds in inherited]
+        self.waiting = None
+
+    def owner(self, ofd, handle):
+        """A lock of the description is everybody's."""
+        return ("all", "description") if ofd else (self.number, "process")
+
+    def reopen(self, handle):
+        """Closes a descriptor and makes it anew of the other one."""
+        for who, files in zip(self.agents, self.files):
+            who.close(files[handle])
+            files[handle] = who.dup(files[1 - handle])
+
+    def gone(self, handle):
+        """The owners that have nothing any more when a descriptor is closed."""
+        return [self.owner(False, handle)]
 
 
 def outcome(who):
@@ -184,7 +217,7 @@ class Game:
         if self.random.random() < 0.1:
             self.note(player.number, "closes", handle)
             player.reopen(handle)
-            self.model.drop(player.owner(False, handle), player.owner(True, handle))
+            self.model.drop(*player.gone(handle))
             return
         self.note(player.owner(ofd, handle), "unlocks", start, length)
         player.call("control", handle, SETLK[ofd], F_UNLCK, start, length)
@@ -242,8 +275,8 @@ class Game:
 
     def is_seen(self, player, i, owner, kind, start, length, pid):
         """Whether that is what an owner has."""
-        holder = self.players[owner[0]]
-        is_far = i and holder.machine != player.machine
+        holders = self.players if owner[0] == "all" else [self.players[owner[0]]]
+        is_far = i and holders[0].machine != player.machine
         runs = [run for run in self.model.runs(owner) if run[0] == kind]
         # A file's end is the model's too.
         mine = (kind, start, BYTES - start if not length else length)
@@ -251,7 +284,7 @@ class Game:
                    for run in runs):
             return False
         # The kernel names no process for a lock of an open file description, or to who asks so.
-        return pid <= 0 or pid == holder.agents[i].pid
+        return pid <= 0 or pid in [holder.agents[i].pid for holder in holders]
 
 
 def play(game, steps):
@@ -271,6 +304,27 @@ def test_answers_are_those_of_a_local_file(pair, agent, seed):
     players = [Player(n, [local, mounts[n % 2] / "x"], agent, n % 2 if seed % 2 else 0)
                for n in range(4)]
     play(Game(seed, players), 200)
+
+
+@pytest.mark.limit(300)
+@pytest.mark.parametrize("whole", ["O_EXCL", "flock", "nothing"])
+def test_answers_are_those_of_a_local_file_through_one_descriptor(pair, agent, whole):
+    """Which may have the lock of the whole file: each of its owners has its ranges all the same."""
+    flags = RW | os.O_EXCL if whole == "O_EXCL" else RW
+    inherited = []
+    for path in (f"{pair.lab.scratch('')}.shared", pair.a / "x"):
+        fd = os.open(path, flags, 0o666)
+        inherited.append((fd, os.dup(fd)))
+        if whole == "flock":
+            fcntl.flock(fd, LOCK_EX)
+    players = [Sharer(n, inherited, agent) for n in range(4)]
+    for fd in itertools.chain(*inherited):
+        os.close(fd)
+    play(Game(len(whole), players), 250)
+    far = agent()
+    other = far.open(pair.b / "x", RW)
+    assert far.error("control", other, F_SETLK, F_RDLCK, 0, 1) == \
+        (0 if whole == "nothing" else errno.EAGAIN)
 
 
 # --- what only latchfs says ---

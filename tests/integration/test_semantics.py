@@ -90,6 +90,8 @@ DIFFERENCES = {
         ("fcntl: from shared to exclusive and back, as others see it", "b fcntl 0 get r",
          "write by a", "write by a", "write by 0"),
         ("ofd: what is in the way", "b fcntl 0 get r", "write by -1", "write by a", "write by 0"),
+        ("owners: a description is one as well", "a fcntl 0 get w",
+         "write by -1", "write by d", "write by d"),
     ],
     LINKS: [
         ("kept: a third name", "a link kept/t kept/g", "ok", "EMLINK", "EMLINK"),
@@ -174,6 +176,8 @@ class Questions:
     RANGES = ["", "", "", "0 1", "1 1", "2 1", "0 2", "1 2", "1 0", "2 0", "5 3", "2 -1", "-1 1",
               "0 1 cur", "-1 1 cur", "0 -2 cur", "1 -3 cur", "-2 0 cur"]
     SLOTS = 3
+    # Those that have one description in common, if all have.
+    SHARERS = "ade"
 
     def __init__(self, seed, closing):
         self.random = random.Random(seed)
@@ -191,6 +195,19 @@ class Questions:
         call = self.random.choice(["set", "set", "oset", "get"])
         kind = self.random.choice("rrww" if call == "get" else "rrwwu")
         return f"{who} fcntl {slot} {call} {kind} {self.random.choice(self.RANGES)}".rstrip()
+
+    def either(self, who, slot):
+        """Of both, through one description: flock is granted what that has, owners wait."""
+        if self.closing and self.random.random() < 0.1:
+            return f"{who} close {slot}\n{who} dup {(slot + 1) % self.SLOTS} {slot}"
+        return self.random.choice([self.flock, self.fcntl, self.fcntl])(who, slot)
+
+    def shared_steps(self):
+        """What one case asks of processes that have inherited their descriptors."""
+        yield f"a open 0 f rw {self.random.choice(['creat', 'excl'])}"
+        yield from ("a dup 0 1", "a dup 0 2", "a fork d", "a fork e")
+        for _ in range(25):
+            yield self.either(self.random.choice(self.SHARERS), self.random.randrange(self.SLOTS))
 
     def steps(self, family):
         """What one case asks."""
@@ -213,8 +230,8 @@ class Questions:
         """Cases for the program."""
         lines = []
         for number in range(count):
-            family = self.flock if number % 2 else self.fcntl
-            lines += [f"case {number}", *self.steps(family)]
+            steps = (self.steps(self.flock), self.steps(self.fcntl), self.shared_steps())
+            lines += [f"case {number}", *steps[number % 3]]
         return "\n".join(lines) + "\n"
 
 

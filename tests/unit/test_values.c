@@ -232,7 +232,10 @@ static void test_places(void **state)
 	assert_place("1f.2r0-", reader, "r20-", true);
 	assert_place("1f.2r0-5", nonsense, "w0-5", false);
 	assert_place("s-1f.2r0-5", NULL, "r0-5", true);
-	assert_place("1f.2", part, NULL, false);
+	assert_place("1f.2", part, "w0-9,r20-", false);
+	assert_place("1f.2", reader, "r20-", true);
+	assert_place("1f.2", nonsense, NULL, false);
+	assert_place("s-1f.2", reader, "r20-", true);
 	assert_place("s-1f.2", part, NULL, true);
 	assert_place("job", part, NULL, false);
 }

@@ -9,7 +9,7 @@
  * An ID that begins with "s-" is a shared place, one that begins with "l-" an exclusive place that
  * is a symbolic link.  Then come our lease, a dot and a number, and behind that, in some, "r0-99",
  * the range of bytes that was asked for, without the second number if it has no end; what there is
- * now of it stands in the value.
+ * now of it, or of the whole file, stands in the value.
  *
  * /p/.latchfs.shrunk/a/b/ID is put when that place has given a part back, and deleted at once, so
  * that those hear of it who wait for deletes.

@@ -152,13 +152,12 @@ static void add_ranges(struct store_contender *contender, const struct wire_kv *
 	struct record record;
 	struct range range;
 
-	if (!key_id_range(contender->id, &range))
-		return;
-	if (!kv->value) {
+	if (!kv->value && key_id_range(contender->id, &range)) {
 		ranges_set(&contender->ranges, range);
 		contender->stale = kv->modified > kv->created;
-		return;
 	}
+	if (!kv->value)
+		return;
 	contender->shared = value_parse_place(contender->id, kv->value, &record);
 	contender->ranges = record.ranges;
 	contender->changed = kv->modified;

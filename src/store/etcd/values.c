@@ -182,17 +182,19 @@ void value_parse_record(const char *value, struct record *record)
 bool value_parse_place(const char *id, const char *value, struct record *record)
 {
 	struct range range;
+	bool has_range = key_id_range(id, &range), shared = key_id_is_shared(id);
+	uint64_t sequence;
 
 	value_parse_record(value, record);
 	if (!key_id_is_symlink(id))
 		free(take(record->symlink));
-	if (!key_id_range(id, &range)) {
+	/* What another program writes says nothing of ranges, and nobody gets more than it had. */
+	if (!key_id_sequence(id, &sequence) ||
+		(!has_range && shared && ranges_are_exclusive(&record->ranges)))
 		ranges_fini(&record->ranges);
-		return key_id_is_shared(id);
-	}
-	if (!record->ranges.count)
+	if (has_range && !record->ranges.count)
 		ranges_set(&record->ranges, range);
-	return !ranges_are_exclusive(&record->ranges);
+	return record->ranges.count ? !ranges_are_exclusive(&record->ranges) : shared;
 }
 
 /* --- directories --- */

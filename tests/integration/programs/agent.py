@@ -12,10 +12,13 @@ import os
 import pickle
 import select
 import signal
+import socket
 import struct
 import sys
+import threading
 
 FLOCK = "hhqqi4x"
+servants = []
 
 
 class Interrupted(Exception):
@@ -152,6 +155,48 @@ def fork_and_wait():
     return child
 
 
+def fork_and_wait_with(name, *arguments):
+    """The same of one that has done something first."""
+    ready, done = os.pipe()
+    child = os.fork()
+    if child == 0:
+        OPERATIONS[name](*arguments)
+        os.write(done, b".")
+        signal.pause()
+        os._exit(0)
+    os.close(done)
+    if not os.read(ready, 1):
+        raise OSError(errno.ECHILD, "the child has failed")
+    os.close(ready)
+    return child
+
+
+def fork_and_serve():
+    """A child that inherits everything and does what served() says; its pid."""
+    mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = os.fork()
+    if child == 0:
+        while True:
+            name, arguments = pickle.loads(its.recv(1 << 16))
+            its.send(pickle.dumps(outcome(lambda: OPERATIONS[name](*arguments))))
+    its.close()
+    servants.append(mine)
+    return child
+
+
+def served(name, *arguments):
+    """Has the newest such child do something; its answer as an errno, 0 for success."""
+    servants[-1].send(pickle.dumps((name, arguments)))
+    return pickle.loads(servants[-1].recv(1 << 16))
+
+
+def threaded(name, *arguments):
+    """Does something in another thread, which then ends."""
+    thread = threading.Thread(target=OPERATIONS[name], args=arguments)
+    thread.start()
+    thread.join()
+
+
 def end(pid):
     """Ends such a child."""
     os.kill(pid, signal.SIGKILL)
@@ -195,7 +240,8 @@ def outcome(call):
 
 
 MINE = (flock, control, control_each, repeated, getlk, conflict, take, take_many, attempt, alarmed,
-        restart_on, poll, epoll, forked, fork_and_wait, end, utimens, fstat, probe)
+        restart_on, poll, epoll, forked, fork_and_wait, fork_and_wait_with, fork_and_serve, served,
+        threaded, end, utimens, fstat, probe)
 THEIRS = ("open", "close", "read", "write", "pread", "pwrite", "fsync", "ftruncate", "truncate",
           "unlink", "link", "symlink", "readlink", "mkdir", "rmdir", "chmod", "chown", "listdir",
           "stat", "lstat", "dup", "lseek", "getpid",

@@ -73,19 +73,24 @@ static char name_of(const struct role *role)
 	return ACTORS[role - roles];
 }
 
+static void open_channel(int number)
+{
+	int ends[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) < 0)
+		fail("socketpair");
+	for (int end = 0; end < 2; end++) {
+		dup2(ends[end], number + end);
+		close(ends[end]);
+	}
+}
+
 /* Nothing that an actor of an earlier case was told or has said is in them. */
 static void open_channels(void)
 {
-	for (size_t i = 0; i < sizeof(ACTORS) - 1; i++) {
-		int ends[2];
-
-		if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) < 0)
-			fail("socketpair");
-		for (int end = 0; end < 2; end++) {
-			dup2(ends[end], channel_of(ACTORS[i]) + end);
-			close(ends[end]);
-		}
-	}
+	for (size_t i = 0; i < sizeof(ACTORS) - 1; i++)
+		open_channel(channel_of(ACTORS[i]));
+	open_channel(MAIL);
 }
 
 static void start(char who, const char *directory)
@@ -275,9 +280,9 @@ static void await_answer_or_waiter(struct role *role, const char *path, int befo
 
 static void note_file(struct role *role, char **words)
 {
-	if (strcmp(words[1], "open") == 0)
+	if (strcmp(words[1], "open") == 0 || strcmp(words[1], "receive") == 0)
 		strcpy(role->file[words[2][0] - '0'], words[3]);
-	else if (strcmp(words[1], "dup") == 0)
+	else if (strcmp(words[1], "dup") == 0 || strcmp(words[1], "reopen") == 0)
 		strcpy(role->file[words[3][0] - '0'], role->file[words[2][0] - '0']);
 }
 

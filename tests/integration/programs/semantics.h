@@ -14,6 +14,7 @@ enum {
 	WORDS = 16,
 	LINE = 256,
 	FIRST_CHANNEL = 100,
+	MAIL = 90, /* the socket pair by which they hand descriptors to each other */
 };
 
 #define ACTORS "abcde"

@@ -106,6 +106,60 @@ static void call_dup(struct actor *actor, char **words)
 	say_result(actor, *slot);
 }
 
+/* A new description of the same file. */
+static void call_reopen(struct actor *actor, char **words)
+{
+	int *slot = slot_of(actor, words[1]);
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", *slot_of(actor, words[0]));
+	*slot = open(path, O_RDWR);
+	say_result(actor, *slot);
+}
+
+union control {
+	struct cmsghdr header;
+	char room[CMSG_SPACE(sizeof(int))];
+};
+
+static struct msghdr message_of(struct iovec *text, union control *control)
+{
+	return (struct msghdr){.msg_iov = text,
+		.msg_iovlen = 1,
+		.msg_control = control->room,
+		.msg_controllen = sizeof(control->room)};
+}
+
+/* Whoever receives next has the same description. */
+static void call_pass(struct actor *actor, char **words)
+{
+	struct iovec text = {.iov_base = (char[]){"."}, .iov_len = 1};
+	union control control = {0};
+	struct msghdr message = message_of(&text, &control);
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(header), slot_of(actor, words[0]), sizeof(int));
+	say_result(actor, (int)sendmsg(MAIL, &message, 0));
+}
+
+/* DESCRIPTOR FILE: what it is, for the director. */
+static void call_receive(struct actor *actor, char **words)
+{
+	char letter;
+	struct iovec text = {.iov_base = &letter, .iov_len = 1};
+	union control control = {0};
+	struct msghdr message = message_of(&text, &control);
+	int result = (int)recvmsg(MAIL + 1, &message, 0);
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+	if (result > 0 && header)
+		memcpy(slot_of(actor, words[0]), CMSG_DATA(header), sizeof(int));
+	say_result(actor, result);
+}
+
 static void call_flock(struct actor *actor, char **words)
 {
 	int operation = has_word(words, "ex") ? LOCK_EX : has_word(words, "sh") ? LOCK_SH : LOCK_UN;
@@ -307,6 +361,9 @@ static const struct {
 	{"open", call_open},         /* 0 FILE [r|w|rw creat excl trunc ...] */
 	{"close", call_close},       /* 0 */
 	{"dup", call_dup},           /* 0 1 */
+	{"reopen", call_reopen},     /* 0 1: through /proc/self/fd */
+	{"pass", call_pass},         /* 0: over a socket, to who receives next */
+	{"receive", call_receive},   /* 0 FILE */
 	{"flock", call_flock},       /* 0 ex|sh|un [nb] */
 	{"fcntl", call_fcntl},       /* 0 set|wait|get|oset|owait|oget r|w|u [START LENGTH] */
 	{"lseek", call_lseek},       /* 0 OFFSET set|cur */

@@ -30,9 +30,9 @@ from line import LOCK as LINE, Line  # which uses them
 PREFIX = "/campaign"
 SITES = "abc"
 # Who has to be granted locks, and with which calls.
-FAMILIES = {*SITES, "go", "etcdctl", "flock", "create", "fcntl"}
+FAMILIES = {*SITES, "go", "etcdctl", "flock", "create", "fcntl", "inherit"}
 CALLS = {"create": "create", "posix": "fcntl", "range": "fcntl", "tryrange": "fcntl",
-         "mutex": "none of ours"}
+         "inherit": "inherit", "mutex": "none of ours"}
 # Within: the peers have leases of 15 s, and what one of them leaves behind stands in the way.
 EVERYBODY = 60
 LOCKS = 6

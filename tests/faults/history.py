@@ -28,7 +28,8 @@ The controller's file, `controller`, has
 A way is wait, try, timed (wait with an alarm), create, posix (wait with F_SETLKW), range and
 tryrange (F_SETLKW and F_SETLK for a part of the lock); sit (wait, hold for long, and go on after a
 loss until the register refuses a write), visit (wait, and hold for a moment only); line for a line
-of clients that wait; mutex for what goes to etcd without us.
+of clients that wait; mutex for what goes to etcd without us; inherit (F_SETLKW by a child, through
+a descriptor that has the lock already, whose token all such children have).
 
 What can be said for certain is that a lock was held from the return of its grant until the last
 moment at which a check was *begun* that said so; without such a check nothing is certain, as the
@@ -245,6 +246,11 @@ def check_exclusion(history):
     return found
 
 
+def inherited(*requests):
+    """Whether they were made through one descriptor."""
+    return all(r.how == "inherit" for r in requests) and len({r.client for r in requests}) == 1
+
+
 def check_tokens(history):
     """Tokens grow with every exclusive holder, and no two holders have the same one."""
     found = []
@@ -253,7 +259,7 @@ def check_tokens(history):
         for request in requests:
             if not request.token:
                 continue
-            if request.token in owners:
+            if request.token in owners and not inherited(request, owners[request.token]):
                 found.append(f"{request} has the token of {owners[request.token]}")
             owners[request.token] = request
             before = newest_exclusive if request.shared else newest
@@ -290,8 +296,9 @@ def check_line(history):
         if request.queued is None or request.error is not None:
             continue
         for rival in history.requests:
+            # What has inherited the lock need not stand in the queue.
             if (rival.lock == request.lock and request.queued < rival.called and
-                    rival.token is not None and
+                    rival.token is not None and rival.how != "inherit" and
                     rival.answered < (request.answered or math.inf)):
                 found.append(f"{rival} overtook {request} in the queue")
     return found
@@ -312,6 +319,7 @@ REFUSALS = {
     "range": set(),
     "tryrange": {errno.EWOULDBLOCK},
     "mutex": {errno.EINTR},
+    "inherit": set(),
 }
 # Ways that end in a grant if nothing goes wrong, and all in which the lock call waits.
 WAITS = {"wait", "posix", "range", "sit", "visit", "line"}

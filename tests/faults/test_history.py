@@ -99,6 +99,33 @@ def test_parts(tmp_path, calls):
     assert findings(tmp_path, parts(*calls)) == []
 
 
+def heirs(first, second, client="d"):
+    """The good history and two children of a client, or of two, that hold in these spans."""
+    files = dict(GOOD)
+    for number, (start, end) in enumerate((first, second), 1):
+        name = client if number == 2 else "d"
+        files[name] = files.get(name, "") + (
+            f"{start} call {number} y X inherit\n{start} granted {number} 30\n"
+            f"{end} seen {number}\n")
+    for name in {"d", client}:
+        files[name] += "99 end\n"
+    return files
+
+
+def test_heirs_have_one_token(tmp_path):
+    """One after the other, with the token of the descriptor that they have inherited."""
+    assert findings(tmp_path, heirs((50, 55), (60, 65))) == []
+
+
+@pytest.mark.parametrize("files, word", [
+    (heirs((50, 55), (54, 65)), "before d#1"),
+    (heirs((50, 55), (60, 65), client="e"), "has the token of"),
+])
+def test_heirs_exclude_each_other(tmp_path, files, word):
+    """Also where the token is one; and those of another client have another."""
+    assert any(word in line for line in findings(tmp_path, files))
+
+
 def test_a_lock_that_was_broken_on_purpose(tmp_path):
     """Its holder may hear of it later than the next one gets it; what it asks for later counts."""
     files = changed("c", "24 seen 1\n25 lost 1 5\n26 stale 1 7", "34 seen 1\n35 lost 1 5")

@@ -29,7 +29,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -191,10 +193,10 @@ static bool count(unsigned int lock, uint64_t token, uint64_t pause)
 
 /* --- holding --- */
 
-enum how { WAIT, TRY, TIMED, CREATE, POSIX, RANGE, TRY_RANGE, SIT, VISIT };
+enum how { WAIT, TRY, TIMED, CREATE, POSIX, RANGE, TRY_RANGE, SIT, VISIT, INHERIT };
 
 static const char *const how_names[] = {
-	"wait", "try", "timed", "create", "posix", "range", "tryrange", "sit", "visit"};
+	"wait", "try", "timed", "create", "posix", "range", "tryrange", "sit", "visit", "inherit"};
 
 /* What is asked for. */
 struct wish {
@@ -323,6 +325,7 @@ static int take(int fd, const struct wish *wish)
 	switch (wish->how) {
 	case POSIX:
 	case RANGE:
+	case INHERIT:
 		return set_range(fd, F_SETLKW, type, wish);
 	case TRY_RANGE:
 		return set_range(fd, F_SETLK, type, wish);
@@ -361,7 +364,7 @@ static void give_back(int fd, const struct wish *wish)
 	note_at(now(), "release %lu", number);
 	if (wish->how == CREATE || below(4) == 0)
 		return;
-	if (wish->how == POSIX || wish->length)
+	if (wish->how == POSIX || wish->how == INHERIT || wish->length)
 		set_range(fd, F_SETLK, F_UNLCK, wish);
 	else
 		flock(fd, LOCK_UN);
@@ -384,22 +387,67 @@ static int use(int fd, const struct wish *wish, uint64_t answered)
 	return error;
 }
 
-/* One request; 0 or the error. */
-static int cycle(const struct wish *wish)
+static void note_call(const struct wish *wish)
 {
 	char part[32] = "";
-	int fd;
 
 	if (wish->length)
 		snprintf(part, sizeof(part), " %u %u", wish->start, wish->start + wish->length - 1);
-	note_at(now(), "call %lu %u %c %s%s", ++number, wish->lock, wish->shared ? 'S' : 'X',
+	note_at(now(), "call %lu %u %c %s%s", number, wish->lock, wish->shared ? 'S' : 'X',
 		how_names[wish->how], part);
+}
+
+/* One request; 0 or the error. */
+static int cycle(const struct wish *wish)
+{
+	int fd;
+
+	number++;
+	note_call(wish);
 	int error = open_and_take(&fd, wish);
 	uint64_t answered = now();
 	if (!error)
 		return use(fd, wish, answered);
 	note_at(answered, "refused %lu %d %s", number, error,
 		fd < 0 || wish->how == CREATE ? "open" : "lock");
+	if (fd >= 0)
+		close(fd);
+	return error;
+}
+
+/* One that has inherited the descriptor, and ends with its parent; its requests have a number each.
+ */
+static void be_heir(int fd, unsigned int lock)
+{
+	struct wish wish = {.lock = lock, .how = INHERIT};
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	note_call(&wish);
+	if (take(fd, &wish) < 0)
+		note_at(now(), "refused %lu %d lock", number, errno);
+	else
+		use(fd, &wish, now());
+	_exit(0);
+}
+
+/*
+ * Children that lock, one after the other, through a descriptor that has the lock already.  How it
+ * came to that is not written down; 0 or the error with which it did not.
+ */
+static int bequeath(unsigned int lock)
+{
+	enum { HEIRS = 2 };
+	struct wish wish = {.lock = lock, .how = below(2) ? WAIT : CREATE};
+	int fd, error = open_and_take(&fd, &wish);
+
+	for (int heir = 0; !error && heir < HEIRS; heir++) {
+		number++;
+		seed++;
+		if (fork() == 0)
+			be_heir(fd, lock);
+	}
+	while (wait(NULL) > 0 || errno == EINTR)
+		;
 	if (fd >= 0)
 		close(fd);
 	return error;
@@ -441,7 +489,8 @@ static void work(unsigned int locks)
 {
 	while (!stop) {
 		struct wish wish = some_wish(locks);
-		int error = cycle(&wish);
+		bool inherits = !sits && !visits && wish.lock < locks && below(10) == 0;
+		int error = inherits ? bequeath(wish.lock) : cycle(&wish);
 		/* A mount that has died is not coming back for us. */
 		if (error == ENOTCONN || error == ECONNABORTED)
 			return;

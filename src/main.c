@@ -42,7 +42,8 @@
  *       revive        what another process needs to go on, and going on with another's
  *       content, text what a lock file reads as
  *       status        the files below .latchfs
- *       report, table, metrics  what they say
+ *       report, table, lines, metrics  what they say
+ *       shared        a text that many open files read as
  *       node, handle  names that the kernel knows, and open files
  *
  *     lock/           locks
@@ -58,6 +59,7 @@
  *     store/          where locks are kept
  *       store.h       what a lock store can do: the seam
  *       policy, record  what it keeps of directories and holders
+ *       survey        all that it has, for the table of locks
  *       etcd/etcd     the store on etcd: session, watch and places put together
  *       etcd/places   join, try, leave
  *       etcd/presence  is a place there; writing into it
@@ -81,8 +83,8 @@
  *       http          libcurl on the loop
  *       service       what systemd is told, and keeps for us
  *
- *     base/           util, buffer, base64, json_text, ledger, limits, log, memory, metrics, pack,
- *                     proc, ranges, shares, usage
+ *     base/           util, arena, buffer, base64, json_text, ledger, limits, log, memory,
+ *                     metrics, pack, proc, ranges, shares, sorting, usage
  *
  * A program that locks a file: fs/calls -> fs/locks -> lock/lockspace -> lock/lock, which asks for
  * a place -> store/etcd/places -> batch -> client -> http.  The answer comes back the same way, or,

@@ -25,6 +25,8 @@ struct ledger;
 struct lockspace;
 struct node;
 struct request;
+struct shared_text;
+struct table;
 
 struct fs_options {
 	const char *host;           /* this node's name, for records */
@@ -67,8 +69,10 @@ struct fs {
 	struct hold *signals;     /* lost: their holders are to be signalled */
 	struct loop_task signal_task;
 	struct loop_task loss_task; /* tells those that wait through a handle that has lost one */
-	/* To open `locks`: what the survey under way is for, and those that want a later one. */
-	struct request *surveyed, *unsurveyed;
+	struct table *table;        /* of all locks, which is being composed */
+	struct request *unsurveyed; /* to open one that is not begun yet */
+	struct shared_text *shared_texts;
+	size_t shared_size;      /* of these, in bytes */
 	struct timespec started; /* by the calendar, and on loop_clock() */
 	int64_t started_at;
 	struct look looks[LOOKS]; /* by thread */

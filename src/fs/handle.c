@@ -8,6 +8,7 @@
 #include "fs/fs.h"
 #include "fs/node.h"
 #include "fs/request.h"
+#include "fs/shared.h"
 
 static const struct shares_kind kind = {.resource = "handles",
 	.what = "files and directories are open",
@@ -80,6 +81,7 @@ void handle_free(struct handle *handle)
 	node_unref(node, 1);
 	handle_clear_names(handle);
 	free(handle->text);
+	shared_text_unref(handle->shared);
 	free(handle->cgroup.path);
 	free(handle);
 }

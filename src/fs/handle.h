@@ -15,6 +15,7 @@ struct fs;
 struct keep;
 struct node;
 struct request;
+struct shared_text;
 
 struct handle {
 	uint64_t number;   /* the kernel's fh; never used again, not by another process either */
@@ -34,6 +35,7 @@ struct handle {
 	/* What reading began with, so that a reader in small pieces gets one whole. */
 	char *text; /* owned */
 	size_t text_size;
+	struct shared_text *shared; /* of the table of locks, instead of that; or NULL */
 
 	/* Of a directory: what it held when reading began. */
 	struct store_name *names; /* owned */

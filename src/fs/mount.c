@@ -21,6 +21,7 @@
 #include "fs/revive.h"
 #include "fs/session.h"
 #include "fs/signals.h"
+#include "fs/table.h"
 
 enum {
 	/* Requests taken from the kernel before other descriptors get their turn. */
@@ -322,6 +323,7 @@ void mount_free(struct mount *mount)
 		request_free(request);
 	}
 	fs_readlinks_fini(&mount->fs);
+	table_fini(&mount->fs);
 	signals_fini(&mount->fs);
 	loop_undefer(mount->fs.loop, &mount->fs.loss_task);
 	keeps_free(&mount->fs);

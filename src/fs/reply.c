@@ -201,14 +201,23 @@ void request_on_interrupt(struct request *request, void (*fn)(struct request *re
 	fuse_req_interrupt_func(request->fuse, on_fuse_interrupt, request);
 }
 
+int request_groups(const struct request *request, gid_t *groups, int room)
+{
+	int count = fuse_req_getgroups(request->fuse, room, groups);
+
+	if (count < 0)
+		return 0;
+	return count < room ? count : room;
+}
+
 bool request_in_group(const struct request *request, gid_t gid)
 {
 	gid_t groups[256];
 
 	if (request->gid == gid)
 		return true;
-	int count = fuse_req_getgroups(request->fuse, (int)ARRAY_SIZE(groups), groups);
-	for (int i = 0; i < count && i < (int)ARRAY_SIZE(groups); i++) {
+	int count = request_groups(request, groups, (int)ARRAY_SIZE(groups));
+	for (int i = 0; i < count; i++) {
 		if (groups[i] == gid)
 			return true;
 	}

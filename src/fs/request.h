@@ -67,7 +67,7 @@ struct request {
 	unsigned int
 		parts; /* locks, or parts of them, that are being given back before it goes on */
 	bool retry;    /* another request of the handle got the lock: look again */
-	/* In handle->pending, or in fs->surveyed, unsurveyed or readlinks. */
+	/* In handle->pending, fs->unsurveyed, a table's requests, or fs->readlinks. */
 	struct request *pending_prev, *pending_next;
 	struct request *fcntl_prev, *fcntl_next; /* in node->pending */
 
@@ -103,6 +103,8 @@ void request_aim(struct request *request, uint64_t aim);
 /* fn is called, from the loop, when the caller gets a signal.  To be called last. */
 void request_on_interrupt(struct request *request, void (*fn)(struct request *request));
 
+/* The caller's supplementary groups, up to `room` of them; how many there are of these. */
+int request_groups(const struct request *request, gid_t *groups, int room);
 /* True if the caller is a member of that group. */
 bool request_in_group(const struct request *request, gid_t gid);
 

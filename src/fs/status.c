@@ -13,6 +13,7 @@
 #include "fs/node.h"
 #include "fs/report.h"
 #include "fs/request.h"
+#include "fs/shared.h"
 #include "fs/table.h"
 
 struct status_entry {
@@ -129,10 +130,16 @@ void status_open(struct request *request, struct node *node, int flags)
 void status_read(struct request *request)
 {
 	const struct handle *handle = request->handle;
+	const char *text = handle->shared ? handle->shared->data : handle->text;
+	size_t size = handle->shared ? handle->shared->size : handle->text_size;
 	size_t offset = (size_t)request->offset;
 
-	if (offset > handle->text_size)
-		offset = handle->text_size;
-	size_t left = handle->text_size - offset;
-	reply_data(request, handle->text + offset, left < request->size ? left : request->size);
+	if (handle->shared && !text) {
+		reply_error(request, -ESTALE);
+		return;
+	}
+	if (offset > size)
+		offset = size;
+	size_t left = size - offset;
+	reply_data(request, text + offset, left < request->size ? left : request->size);
 }

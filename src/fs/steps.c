@@ -10,22 +10,25 @@
 #include "fs/node.h"
 #include "lock/lockspace.h"
 
-int check_mode(const struct request *request, const struct store_directory *directory, int mask)
+bool mode_allows(const struct store_directory *directory, uid_t uid, bool is_member, int mask)
 {
 	unsigned int bits = directory->mode & 7;
 
-	if (request->uid == 0)
-		return 0;
-	if (request->uid == directory->uid)
+	if (uid == directory->uid)
 		bits = directory->mode >> 6 & 7;
-	else if (request_in_group(request, directory->gid))
+	else if (is_member)
 		bits = directory->mode >> 3 & 7;
-	return (bits & (unsigned int)mask) == (unsigned int)mask ? 0 : -EACCES;
+	return uid == 0 || (bits & (unsigned int)mask) == (unsigned int)mask;
 }
 
-int check_permission(const struct request *request, const struct node *directory, int mask)
+int check_permission(const struct request *request, const struct node *node, int mask)
 {
-	return check_mode(request, &directory->directory, mask);
+	const struct store_directory *directory = &node->directory;
+	/* To know the groups a file is read, which most do not need. */
+	bool is_member = request->uid && request->uid != directory->uid &&
+			 request_in_group(request, directory->gid);
+
+	return mode_allows(directory, request->uid, is_member, mask) ? 0 : -EACCES;
 }
 
 int check_owner(const struct request *request, const struct node *directory)

@@ -19,9 +19,9 @@ void step_permitted(struct request *request, int mask, request_fn *next);
  */
 void step_settled(struct request *request, bool below, request_fn *next);
 
-/* 0 or -EACCES: what the mode of a directory lets the caller do. */
-int check_mode(const struct request *request, const struct store_directory *directory, int mask);
-/* The same, of the directory as it was read last. */
+/* Whether the mode of a directory lets a user do that; is_member: of its group. */
+bool mode_allows(const struct store_directory *directory, uid_t uid, bool is_member, int mask);
+/* 0 or -EACCES: what the mode of a directory, as it was read last, lets the caller do. */
 int check_permission(const struct request *request, const struct node *directory, int mask);
 /* 0 or -EPERM: whether the caller owns the directory. */
 int check_owner(const struct request *request, const struct node *directory);

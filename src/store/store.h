@@ -160,11 +160,11 @@ struct store_status {
 
 /* A place in a lock's queue, wherever that is. */
 struct store_survey_place {
-	char *path;
+	const char *path;
 	uint64_t token;
 	bool shared;
-	struct ranges ranges; /* what it has of the file; none: all of it */
-	char *host, *command; /* NULL: another program's, and nothing below means anything */
+	struct ranges ranges;       /* what it has of the file; none: all of it */
+	const char *host, *command; /* NULL: another program's, and nothing below means anything */
 	pid_t pid;
 	uid_t uid;
 	int64_t since; /* seconds since 1970 */
@@ -228,8 +228,8 @@ typedef void store_list_fn(void *user, int result, const struct store_name *name
  * of which the last element is {"more":N} if N of them found no room.  Borrowed.
  */
 typedef void store_describe_fn(void *user, int result, const char *holder, const char *queue);
-/* survey: borrowed until the callback returns; NULL if result. */
-typedef void store_survey_fn(void *user, int result, const struct store_survey *survey);
+/* survey: the owner's from then on, who calls survey_free (see survey.h); NULL if result. */
+typedef void store_survey_fn(void *user, int result, struct store_survey *survey);
 
 struct store_ops {
 	/*
@@ -302,8 +302,8 @@ struct store_ops {
 	void (*describe)(struct store *store, const char *path, size_t room, store_describe_fn *fn,
 		void *user);
 	void (*list)(struct store *store, const char *path, store_list_fn *fn, void *user);
-	/* Reads everything.  If that is very much it is read in parts, and so at several moments.
-	 */
+	/* Reads everything, in parts if that is much, and so at several moments.  -EFBIG if it is
+	 * more than anybody should read. */
 	void (*survey)(struct store *store, store_survey_fn *fn, void *user);
 	/* -EEXIST if there is a lock or a directory of that name, but for one that the request of
 	 * that mark has made before (0: none).  of_session: it goes with the session, whoever

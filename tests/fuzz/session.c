@@ -29,6 +29,7 @@
 #include "store/etcd/etcd.h"
 #include "store/etcd/json.h"
 #include "store/record.h"
+#include "store/survey.h"
 
 enum { MAX_USERS = 10, ROOM = 2000, MAX_LINES = 300 };
 
@@ -179,7 +180,7 @@ static void on_listed(void *data, int result, const struct store_name *names, si
 }
 
 /* Sorted, and nothing in it that can't be a path. */
-static void on_surveyed(void *data, int result, const struct store_survey *survey)
+static void on_surveyed(void *data, int result, struct store_survey *survey)
 {
 	for (size_t i = 0; !result && i < survey->place_count; i++) {
 		const struct store_survey_place *place = &survey->places[i];
@@ -189,6 +190,8 @@ static void on_surveyed(void *data, int result, const struct store_survey *surve
 	}
 	for (size_t i = 1; !result && i < survey->directory_count; i++)
 		require(strcmp(survey->directories[i - 1].path, survey->directories[i].path) <= 0);
+	if (survey)
+		survey_free(survey);
 	on_done(data, result);
 }
 

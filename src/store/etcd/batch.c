@@ -163,6 +163,13 @@ static struct etcd_batch *gather(struct etcd_line *line)
 	return batch;
 }
 
+static size_t max_answer(const struct etcd_batch *batch)
+{
+	size_t of_sole = batch->count == 1 ? batch->ops[0]->max_answer : 0;
+
+	return of_sole ? of_sole : ETCD_LARGE_ANSWER;
+}
+
 static int read_answers(struct etcd_call *call, const char *body);
 static void on_batch_done(struct etcd_call *call, int result);
 
@@ -177,7 +184,7 @@ static void pump(struct loop_task *task)
 		line->batches++;
 		histogram_add(&line->sizes, &scale_sizes, (int64_t)batch->count);
 		batch->call = (struct etcd_call){.compose = compose,
-			.max_answer = ETCD_LARGE_ANSWER,
+			.max_answer = max_answer(batch),
 			.lane = line->lane,
 			.read = read_answers,
 			.fn = on_batch_done};

@@ -340,7 +340,9 @@ static void on_http_done(void *user, const struct http_result *result)
 	call->request = NULL;
 	call->strays += result->sent;
 	count_result(call, result);
-	if (result->error == -EFBIG) {
+	if (result->error == -EFBIG && call->max_answer && call->max_answer < ETCD_LARGE_ANSWER) {
+		finish(call, -EFBIG);
+	} else if (result->error == -EFBIG) {
 		copy_string(client->last_error, sizeof(client->last_error), result->reason);
 		complain(client, "etcd's answer can't be read", result->reason);
 		finish(call, -EIO);

@@ -55,7 +55,9 @@ struct etcd_call {
 	/* Or NULL; else gives the body, and sets rpc, anew for each attempt. */
 	char *(*compose)(struct etcd_call *call);
 	enum etcd_lane lane;
-	size_t max_answer;   /* bytes; 0: ETCD_SMALL_ANSWER */
+	/* In bytes; 0: ETCD_SMALL_ANSWER.  A larger answer is -EIO, or -EFBIG if the caller has set
+	 * less than what may be expected of any. */
+	size_t max_answer;
 	int64_t deadline;    /* on loop_clock(); 0 = tries for ever */
 	int attempt_timeout; /* milliseconds; 0 = the client's, shared by the endpoints */
 	size_t begin_at;     /* 1 + the endpoint of its first attempt; 0 = the preferred one */

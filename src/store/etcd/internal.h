@@ -104,6 +104,8 @@ struct etcd_op {
 	size_t room;
 	/* Of evict: who asks. */
 	uid_t uid;
+	/* Of survey: bytes of its answer, above which that is -EFBIG; 0: as of all others. */
+	size_t max_answer;
 	/* Of lookup: how many keys were asked for in the order of the queue; 0: none. */
 	unsigned int limit;
 	/* Of queue: with what everybody has of the file. */

@@ -1,84 +1,61 @@
 /* SPDX-License-Identifier: MIT */
 /* Everything at once: all places in all queues, and the directories. */
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/util.h"
+#include "event/loop.h"
 #include "store/etcd/internal.h"
 #include "store/etcd/keys.h"
 #include "store/etcd/values.h"
+#include "store/survey.h"
 
 enum {
-	/* Most stores have fewer keys, and are read by one request. */
-	PAGE = 5000,
-	/* For when so many fill more than an answer can have, as they do if many have content. */
-	SMALL_PAGE = 200,
-	MAX_ENTRIES = 500 * 1000,
+	/* How many keys are asked for at first, and at most. */
+	FIRST_PAGE = 500,
+	LARGEST_PAGE = 5000,
+	/* Bytes of keys and values that a page is meant to have: to read it takes milliseconds. */
+	GOOD_PAGE = 256 * 1024,
+	/* Bytes of an answer, above which fewer keys are asked for, down to one. */
+	MAX_PAGE = 2 * 1024 * 1024,
+	FEWER = 8,
+	SLICE_MS = 4, /* for which the loop may be held up */
 };
 
 struct survey {
 	store_survey_fn *fn;
 	void *user;
-	struct store_survey found;
-	size_t places_capacity, directories_capacity;
+	struct store_survey *found;
+	struct loop_task task; /* goes on with sorting */
+	struct etcd_op *op;
 };
-
-static void survey_free(struct survey *survey)
-{
-	for (size_t i = 0; i < survey->found.place_count; i++) {
-		ranges_fini(&survey->found.places[i].ranges);
-		free(survey->found.places[i].path);
-		free(survey->found.places[i].host);
-		free(survey->found.places[i].command);
-	}
-	for (size_t i = 0; i < survey->found.directory_count; i++)
-		free(survey->found.directories[i].path);
-	free(survey->found.places);
-	free(survey->found.directories);
-	free(survey);
-}
 
 /* --- what is found --- */
 
-static void *grow(void *list, size_t count, size_t *capacity, size_t size)
+static void add_place(
+	struct survey *survey, const char *path, const char *id, const struct wire_kv *kv)
 {
-	if (count < *capacity)
-		return list;
-	*capacity = *capacity ? 2 * *capacity : 64;
-	return xrealloc(list, *capacity, size);
-}
-
-static void add_place(struct survey *survey, char *path, const char *id, const struct wire_kv *kv)
-{
-	struct store_survey *found = &survey->found;
 	struct record record;
-
-	found->places = grow(found->places, found->place_count, &survey->places_capacity,
-		sizeof(found->places[0]));
 	bool shared = value_parse_place(id, kv->value, &record);
-	found->places[found->place_count++] = (struct store_survey_place){.path = path,
-		.token = kv->created,
-		.shared = shared,
-		.ranges = record.ranges,
-		.host = record.known ? xstrdup(record.host) : NULL,
-		.command = record.known ? xstrdup(record.command) : NULL,
-		.pid = record.pid,
-		.uid = record.uid,
-		.since = record.since};
-	record.ranges = (struct ranges){0}; /* taken over */
+
+	survey_add_place(survey->found, &(struct store_survey_place){.path = path,
+						.token = kv->created,
+						.shared = shared,
+						.ranges = record.ranges,
+						.host = record.known ? record.host : NULL,
+						.command = record.known ? record.command : NULL,
+						.pid = record.pid,
+						.uid = record.uid,
+						.since = record.since});
 	record_fini(&record);
 }
 
-static void add_directory(struct survey *survey, char *path, const struct wire_kv *kv)
+static void add_directory(struct survey *survey, const char *path, const struct wire_kv *kv)
 {
-	struct store_survey *found = &survey->found;
+	struct store_directory directory;
 
-	found->directories = grow(found->directories, found->directory_count,
-		&survey->directories_capacity, sizeof(found->directories[0]));
-	struct store_survey_directory *directory = &found->directories[found->directory_count++];
-	directory->path = path;
-	value_parse_directory(kv->value, &directory->directory);
+	value_parse_directory(kv->value, &directory);
+	survey_add_directory(survey->found, path, &directory);
 }
 
 /*
@@ -97,38 +74,11 @@ static void add_key(struct etcd_op *op, struct survey *survey, const struct wire
 
 	if (memchr(below, '\0', length) || (!length && (slash || !is_directory)))
 		return;
-	char *path = xasprintf("%.*s", (int)length, below);
-	if (is_directory) {
+	cleanup(free_ptr) char *path = xasprintf("%.*s", (int)length, below);
+	if (is_directory)
 		add_directory(survey, path, kv);
-	} else if (key_noticed(path) || etcd_is_left_over(op->etcd, path, id, kv)) {
-		free(path);
-	} else {
+	else if (!key_noticed(path) && !etcd_is_left_over(op->etcd, path, id, kv))
 		add_place(survey, path, id, kv);
-	}
-}
-
-static int by_path_and_token(const void *a, const void *b)
-{
-	const struct store_survey_place *x = a, *y = b;
-	int order = strcmp(x->path, y->path);
-
-	return order ? order : (x->token > y->token) - (x->token < y->token);
-}
-
-static int by_path(const void *a, const void *b)
-{
-	return strcmp(((const struct store_survey_directory *)a)->path,
-		((const struct store_survey_directory *)b)->path);
-}
-
-static void sort(struct store_survey *found)
-{
-	if (found->place_count)
-		qsort(found->places, found->place_count, sizeof(found->places[0]),
-			by_path_and_token);
-	if (found->directory_count)
-		qsort(found->directories, found->directory_count, sizeof(found->directories[0]),
-			by_path);
 }
 
 /* --- asking --- */
@@ -136,14 +86,39 @@ static void sort(struct store_survey *found)
 static void end(struct etcd_op *op, int result)
 {
 	struct survey *survey = op->user;
+	struct store_survey *found = take(survey->found);
 
+	loop_undefer(op->etcd->loop, &survey->task);
 	etcd_op_free(op);
-	sort(&survey->found);
-	survey->fn(survey->user, result, result ? NULL : &survey->found);
-	survey_free(survey);
+	if (result)
+		survey_free(take(found));
+	survey->fn(survey->user, result, found);
+	free(survey);
+}
+
+static void sort(struct loop_task *task)
+{
+	struct survey *survey = container_of(task, struct survey, task);
+
+	if (survey_sort(survey->found, loop_clock() + SLICE_MS))
+		end(survey->op, 0);
+	else
+		loop_defer(survey->op->etcd->loop, task);
 }
 
 static void send_survey(struct etcd_op *op);
+
+/* How many keys to ask for next, if these have been what a page has. */
+static unsigned int next_limit(unsigned int limit, const struct wire_kvs *kvs)
+{
+	size_t size = 1;
+
+	for (size_t i = 0; i < kvs->count; i++)
+		size += kvs->kv[i].key_size + (kvs->kv[i].value ? strlen(kvs->kv[i].value) : 0);
+	size_t good = (size_t)GOOD_PAGE * kvs->count / size + 1, most = 2UL * limit;
+	most = most < LARGEST_PAGE ? most : LARGEST_PAGE;
+	return (unsigned int)(good < most ? good : most);
+}
 
 /* Takes a page in.  0, or -errno if it can't be one. */
 static int read_page(struct etcd_op *op, const struct wire_kvs *kvs)
@@ -161,24 +136,29 @@ static int read_page(struct etcd_op *op, const struct wire_kvs *kvs)
 	op->key = xasprintf("%s\x01", kvs->kv[kvs->count - 1].key);
 	if (strcmp(op->key, from) <= 0)
 		return -EIO;
-	return survey->found.place_count + survey->found.directory_count > MAX_ENTRIES ? -EFBIG : 0;
+	op->limit = next_limit(op->limit, kvs);
+	return survey_is_too_large(survey->found) ? -EFBIG : 0;
 }
 
 static void on_page(struct etcd_op *op, int error, const struct wire_result *answer)
 {
 	const struct wire_kvs *kvs = &answer->ranges[0];
+	struct survey *survey = op->user;
 
-	if (error == -EIO && op->limit > SMALL_PAGE && etcd_client_reachable(op->etcd->client)) {
-		op->limit = SMALL_PAGE;
+	if (error == -EFBIG && op->limit > 1) {
+		op->limit = op->limit > FEWER ? op->limit / FEWER : 1;
 		send_survey(op);
 		return;
 	}
 	if (!error)
 		error = read_page(op, kvs);
-	if (!error && kvs->more)
+	loop_timer_disarm(&op->timer);
+	if (error)
+		end(op, error);
+	else if (kvs->more)
 		send_survey(op);
 	else
-		end(op, error);
+		loop_defer(op->etcd->loop, &survey->task);
 }
 
 static void send_survey(struct etcd_op *op)
@@ -187,6 +167,7 @@ static void send_survey(struct etcd_op *op)
 	cleanup(free_ptr) char *last = key_end(op->etcd->prefix, "");
 
 	wire_range(&txn, op->key, last, &(struct wire_range_options){.limit = op->limit});
+	op->max_answer = op->limit > 1 ? MAX_PAGE : 0;
 	etcd_op_send_names(op, &txn, ETCD_BATCH_ALONE);
 }
 
@@ -198,7 +179,10 @@ void etcd_survey(struct store *store, store_survey_fn *fn, void *user)
 
 	survey->fn = fn;
 	survey->user = user;
+	survey->found = survey_new();
+	survey->task.fn = sort;
+	survey->op = op;
 	op->key = key_first(etcd->prefix, "");
-	op->limit = PAGE;
+	op->limit = FIRST_PAGE;
 	send_survey(op);
 }

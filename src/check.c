@@ -83,8 +83,9 @@ static void say_options(const struct options *options)
 
 	buffer_addf(&text, "a mount would be %s in records, and ask etcd with ttl=%d timeout=%d",
 		options->host, options->ttl, options->timeout / 1000);
-	buffer_addf(&text, " max_claims=%d max_content=%d, keys below %s/", options->max_claims,
-		options->max_content, options->store.prefix);
+	buffer_addf(&text, " max_claims=%d max_content=%d root_mode=%04o, keys below %s/",
+		options->max_claims, options->max_content, options->root_mode,
+		options->store.prefix);
 	if (options->supervise)
 		buffer_add_string(&text, ", with another process to go on if it dies");
 	add_login(&text, options);

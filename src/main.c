@@ -293,6 +293,7 @@ static struct etcd_options etcd_options_of(const struct options *options)
 			.timeout = options->timeout},
 		.prefix = options->store.prefix,
 		.ttl = options->ttl,
+		.root_mode = options->root_mode,
 	};
 }
 
@@ -315,6 +316,7 @@ static int create_parts(struct program *program)
 		.max_content = options->max_content,
 		.max_handles = options->max_handles,
 		.user_share = options->user_share,
+		.root_mode = options->root_mode,
 		.login = options->user != NULL};
 
 	program->loop = loop_new();

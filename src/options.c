@@ -52,6 +52,7 @@ enum key {
 	KEY_MAX_CONTENT,
 	KEY_MAX_HANDLES,
 	KEY_USER_SHARE,
+	KEY_ROOT_MODE,
 	KEY_SUPERVISE,
 	KEY_POLICY,
 	KEY_IGNORED,
@@ -79,6 +80,7 @@ static const struct fuse_opt table[] = {
 	FUSE_OPT_KEY("max_content=", KEY_MAX_CONTENT),
 	FUSE_OPT_KEY("max_handles=", KEY_MAX_HANDLES),
 	FUSE_OPT_KEY("user_share=", KEY_USER_SHARE),
+	FUSE_OPT_KEY("root_mode=", KEY_ROOT_MODE),
 	FUSE_OPT_KEY("supervise=", KEY_SUPERVISE),
 	FUSE_OPT_KEY("hold=", KEY_POLICY),
 	FUSE_OPT_KEY("names=", KEY_POLICY),
@@ -86,6 +88,7 @@ static const struct fuse_opt table[] = {
 	FUSE_OPT_KEY("record=", KEY_POLICY),
 	FUSE_OPT_KEY("on_loss=", KEY_POLICY),
 	FUSE_OPT_KEY("dirs=", KEY_POLICY),
+	FUSE_OPT_KEY("mkdir=", KEY_POLICY),
 	/* What fstab(5) says to others. */
 	FUSE_OPT_KEY("_netdev", KEY_IGNORED),
 	FUSE_OPT_KEY("nofail", KEY_IGNORED),
@@ -132,6 +135,16 @@ static int set_number(int *to, const char *argument, const char *value, uint64_t
 		return -1;
 	}
 	*to = (int)number;
+	return 0;
+}
+
+static int set_mode(mode_t *to, const char *argument, const char *value)
+{
+	uint64_t bits;
+
+	if (parse_u64(value, 8, 07777, &bits) < 0)
+		return fail("a mode in octal is needed, as 755 or 1777", argument);
+	*to = (mode_t)bits;
 	return 0;
 }
 
@@ -212,6 +225,7 @@ static char **text_of(struct parsing *parsing, enum key key)
 	case KEY_MAX_CONTENT:
 	case KEY_MAX_HANDLES:
 	case KEY_USER_SHARE:
+	case KEY_ROOT_MODE:
 	case KEY_PASSWORD:
 	case KEY_SUPERVISE:
 	case KEY_POLICY:
@@ -253,6 +267,8 @@ static int set_option(
 		return set_number(&options->max_handles, argument, value, 1, MAX_CLAIMS, "files");
 	case KEY_USER_SHARE:
 		return set_number(&options->user_share, argument, value, 1, 100, "percent");
+	case KEY_ROOT_MODE:
+		return set_mode(&options->root_mode, argument, value);
 	case KEY_SUPERVISE:
 		return set_switch(&options->supervise, argument, value);
 	case KEY_POLICY:
@@ -521,7 +537,8 @@ static int parse(
 		.max_claims = DEFAULT_CLAIMS,
 		.max_content = DEFAULT_CONTENT,
 		.max_handles = DEFAULT_HANDLES,
-		.user_share = DEFAULT_SHARE};
+		.user_share = DEFAULT_SHARE,
+		.root_mode = STORE_DEFAULT_MODE};
 	fuse_set_log_func(on_fuse_log);
 	if (fuse_opt_parse(&args, &parsing, table, on_option) < 0)
 		error = -EINVAL;
@@ -601,8 +618,9 @@ void options_print_help(void)
 	      "  -o max_content=MIB    that all lock files' contents may have together (256)\n"
 	      "  -o max_handles=NUMBER of files and directories open at once (200000)\n"
 	      "  -o user_share=PERCENT of each of these that one user may have (10)\n"
+	      "  -o root_mode=MODE     of the root directory, until it is changed (1777)\n"
 	      "  -o names=held|always, open=plain|lock, record=yes|no, on_loss=error|term|kill,\n"
-	      "     hold=close|process|name, dirs=keep|lease\n"
+	      "     hold=close|process|name, dirs=keep|lease, mkdir=write|owner\n"
 	      "                        policies of the root directory\n"
 	      "  -o allow_other        let other users in, and FUSE's further options\n"
 	      "  -h, --help            this text\n"

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "source.h"
 #include "store/store.h"
@@ -29,6 +30,7 @@ struct options {
 	int max_content; /* MiB */
 	int max_handles;
 	int user_share; /* percent of each limit that an ordinary user may have */
+	mode_t root_mode;
 	struct store_policy policy;
 
 	/* FUSE's own options: a program name, then "-o", option, ... */

@@ -7,9 +7,9 @@
 _latchfs_options() { # WORD
 	local names=(
 		ttl= timeout= prefix= cacert= cert= key= user= password_file= name= max_claims=
-		max_content= max_handles= user_share= supervise= hold= names= open= record=
-		on_loss= dirs= allow_other
-		default_permissions ro auto_unmount _netdev nofail noauto
+		max_content= max_handles= user_share= root_mode= supervise= hold= names= open= record=
+		on_loss= dirs= mkdir= allow_other default_permissions ro auto_unmount _netdev nofail
+		noauto
 	)
 
 	case $1 in
@@ -20,6 +20,7 @@ _latchfs_options() { # WORD
 	record=*) compgen -P record= -W 'yes no' -- "${1#*=}" ;;
 	on_loss=*) compgen -P on_loss= -W 'error term kill' -- "${1#*=}" ;;
 	dirs=*) compgen -P dirs= -W 'keep lease' -- "${1#*=}" ;;
+	mkdir=*) compgen -P mkdir= -W 'write owner' -- "${1#*=}" ;;
 	cacert=* | cert=* | key=* | password_file=*) compgen -P "${1%%=*}=" -f -- "${1#*=}" ;;
 	*=*) ;;
 	*) compgen -W "${names[*]}" -- "$1" ;;

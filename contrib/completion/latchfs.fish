@@ -5,10 +5,10 @@
 function __latchfs_options
     __fish_append , \
         ttl= timeout= prefix= cacert= cert= key= user= password_file= name= \
-        max_claims= max_content= max_handles= user_share= supervise=yes supervise=no \
+        max_claims= max_content= max_handles= user_share= root_mode= supervise=yes supervise=no \
         hold=close hold=process hold=name names=held names=always open=plain open=lock \
         record=yes record=no on_loss=error on_loss=term on_loss=kill dirs=keep dirs=lease \
-        allow_other default_permissions ro auto_unmount _netdev nofail noauto
+        mkdir=write mkdir=owner allow_other default_permissions ro auto_unmount _netdev nofail noauto
 end
 
 set -l commands status top check selftest

@@ -18,6 +18,7 @@ _latchfs_options() {
 		'max_content[of all lock files together]:MiB:' \
 		'max_handles[files and directories open at once]:number:' \
 		'user_share[of each limit for one user]:percent:' \
+		'root_mode[of the root directory, until it is changed]:mode:(755 1777)' \
 		'supervise[another process goes on if this one dies]:policy:(yes no)' \
 		'hold[how long an O_EXCL lock lives]:policy:(close process name)' \
 		'names[when a name exists]:policy:(held always)' \
@@ -25,6 +26,7 @@ _latchfs_options() {
 		'record[whether an empty lock file reads as its record]:policy:(yes no)' \
 		'on_loss[what happens besides the errors]:policy:(error term kill)' \
 		'dirs[how long directories live]:policy:(keep lease)' \
+		'mkdir[who makes directories]:policy:(write owner)' \
 		'allow_other[let other users in]' \
 		'default_permissions[let the kernel check permissions too]' \
 		'ro[create no names]' \

@@ -49,7 +49,7 @@ bool ledger_is_good(int fd);
 
 /* What this version writes and reads; it changes whenever what any owner enters changes its
  * meaning, or what the reaper is told. */
-enum { LEDGER_FORMAT = 5 };
+enum { LEDGER_FORMAT = 6 };
 
 /* Enters it, in place of what is in *slot, if anything.  ledger may be NULL in these three: then
  * nothing happens. */

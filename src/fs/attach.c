@@ -89,6 +89,8 @@ static void add_data(struct attachment *attachment, const char *argument)
 	/* libfuse itself turns others than root away then. */
 	if (strcmp(argument, "allow_root") == 0)
 		argument = "allow_other";
+	if (strcmp(argument, "default_permissions") == 0)
+		attachment->has_default_permissions = true;
 	attachment->data = xasprintf("%s%s%s", data ? data : "", data ? "," : "", argument);
 }
 

@@ -17,6 +17,7 @@ struct attachment {
 	unsigned long flags;
 	char *source, *type, *data;
 
+	bool has_default_permissions;
 	const char *where; /* borrowed */
 	int place;         /* the directory that is there, -1: it is not held */
 };

@@ -219,7 +219,7 @@ static void do_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *in
 	if (handle)
 		reply_open(request, handle);
 	else
-		fs_opendir(request, node_of(req, ino));
+		fs_opendir(request, node_of(req, ino), info->flags);
 }
 
 static void do_readdir(

@@ -2,9 +2,13 @@
 /* Directories: making, removing and listing them. */
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
+#include "base/log.h"
+#include "base/proc.h"
 #include "base/util.h"
+#include "event/loop.h"
 #include "fs/fs.h"
 #include "fs/handle.h"
 #include "fs/node.h"
@@ -38,6 +42,18 @@ static void send_mkdir(struct request *request)
 		on_made, request);
 }
 
+static void refuse_mkdir(struct request *request)
+{
+	struct proc_identity who;
+
+	proc_identify(request->pid, &who);
+	if (fs_is_new_program(request->fs, who.command))
+		log_info("directory %s: %s can't make it: mkdir=owner lets only root and the owner "
+			 "of the directory above do so",
+			request->path, who.command);
+	reply_error(request, -EPERM);
+}
+
 static void prepare_mkdir(struct request *request)
 {
 	const struct store_directory *parent = &request->node->directory;
@@ -51,8 +67,11 @@ static void prepare_mkdir(struct request *request)
 	}
 	clock_gettime(CLOCK_REALTIME, &directory->ctime);
 	directory->atime = directory->mtime = directory->ctime;
-	if (node_policy(request->node).names == STORE_NAMES_ALWAYS)
+	struct store_policy policy = node_policy(request->node);
+	if (policy.names == STORE_NAMES_ALWAYS)
 		reply_error(request, -EEXIST);
+	else if (policy.mkdir == STORE_MKDIR_OWNER && check_owner(request, request->node) < 0)
+		refuse_mkdir(request);
 	else
 		step_settled(request, false, send_mkdir);
 }
@@ -113,17 +132,45 @@ void fs_rmdir(struct request *request, struct node *parent, const char *name)
 
 /* --- listing --- */
 
+/*
+ * The kernel keeps flock(2) of a directory to itself, so a program that takes one for a lock file
+ * is granted it on every machine at once.  Programs that mean a directory say so when they open it.
+ */
+static void warn_of_lock(const struct request *request)
+{
+	static const char text[] =
+		"%s (process %d of user %u) opens the directory %s as a file: to "
+		"lock it excludes nobody on other machines";
+	struct fs *fs = request->fs;
+	const char *path = *request->node->path ? request->node->path : "/";
+	struct proc_identity who;
+
+	if (request->flags & O_DIRECTORY)
+		return;
+	proc_identify(request->pid, &who);
+	if (strcmp(who.command, "flock") != 0) {
+		if (fs_is_new_program(fs, who.command))
+			log_info(text, who.command, (int)who.pid, request->uid, path);
+		return;
+	}
+	/* Other users can't use up the line that is for root. */
+	if (log_is_due(&fs->misled[request->uid != 0], loop_clock()))
+		log_warning(text, who.command, (int)who.pid, request->uid, path);
+}
+
 static void open_directory(struct request *request)
 {
+	warn_of_lock(request);
 	if (!handle_is_possible(request))
 		reply_error(request, -ENFILE);
 	else
 		reply_open(request, handle_new(request, request->node, O_RDONLY | O_DIRECTORY));
 }
 
-void fs_opendir(struct request *request, struct node *node)
+void fs_opendir(struct request *request, struct node *node, int flags)
 {
 	request->node = node;
+	request->flags = flags;
 	if (node->status)
 		open_directory(request);
 	else

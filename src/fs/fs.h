@@ -32,6 +32,7 @@ struct fs_options {
 	const char *host;           /* this node's name, for records */
 	const char *mount_point;    /* absolute */
 	struct store_policy policy; /* of the root, where the mount options say something */
+	mode_t root_mode;           /* of the root, until the store says something else */
 	bool resumes;               /* what another process has mounted is to be served */
 
 	/* To be shown only. */
@@ -59,14 +60,17 @@ struct fs {
 	struct aim *aims;            /* of another process's requests */
 	struct handle *unsaid; /* of another process, which may not have said that it is open */
 	struct node *root;
+	bool kernel_checks; /* permissions, too */
 	/* Locks may be symbolic links: following one through this mount fails. */
 	bool has_symlinks;
 	struct request *readlinks; /* of threads that are not seen to wait yet */
 	struct loop_timer readlink_timer;
 	struct request *requests; /* not answered yet */
-	struct keep *keeps;       /* locks that need no open file */
-	struct former *formers;   /* who has closed the file that he created */
-	struct hold *signals;     /* lost: their holders are to be signalled */
+	/* When the log has last said of root, and of others, that flock(1) opens a directory. */
+	int64_t misled[2];
+	struct keep *keeps;     /* locks that need no open file */
+	struct former *formers; /* who has closed the file that he created */
+	struct hold *signals;   /* lost: their holders are to be signalled */
 	struct loop_task signal_task;
 	struct loop_task loss_task; /* tells those that wait through a handle that has lost one */
 	struct table *table;        /* of all locks, which is being composed */
@@ -101,7 +105,7 @@ void fs_readlinks_fini(struct fs *fs);
 /* dirs.c */
 void fs_mkdir(struct request *request, struct node *parent, const char *name, mode_t mode);
 void fs_rmdir(struct request *request, struct node *parent, const char *name);
-void fs_opendir(struct request *request, struct node *node);
+void fs_opendir(struct request *request, struct node *node, int flags);
 /* Replies with entries from the one numbered `offset` on, in at most `size` bytes. */
 void fs_readdir(struct request *request, struct handle *handle, size_t size, off_t offset);
 void fs_releasedir(struct request *request, struct handle *handle);

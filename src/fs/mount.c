@@ -135,6 +135,7 @@ int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
 	mount->fs.started_at = loop_clock();
 	fuse_set_log_func(on_fuse_log);
 	attachment_init(&mount->attachment, &args);
+	mount->fs.kernel_checks = mount->attachment.has_default_permissions;
 	mount->session =
 		fuse_session_new(&args, &session_operations, sizeof(session_operations), mount);
 	fuse_opt_free_args(&args);

@@ -20,6 +20,7 @@ static const struct store_policy default_policy = {
 	.on_loss = STORE_ON_LOSS_ERROR,
 	.dirs = STORE_DIRS_KEEP,
 	.record = STORE_RECORD_YES,
+	.mkdir = STORE_MKDIR_WRITE,
 };
 
 /* FNV-1a over the path and the kind: a name that changes its kind must change its number. */
@@ -209,10 +210,16 @@ struct store_policy node_policy(const struct node *node)
 void node_directory_attr(const struct node *node, struct stat *attr)
 {
 	const struct store_directory *directory = &node->directory;
+	/*
+	 * The sticky bit that nobody has asked for is checked here alone: a kernel that checks it
+	 * as well, and fs.protected_regular, refuse whoever opens a lock file of another user with
+	 * O_CREAT.
+	 */
+	mode_t hidden = !directory->created && node->fs->kernel_checks ? S_ISVTX : 0;
 
 	*attr = (struct stat){
 		.st_ino = node->inode,
-		.st_mode = S_IFDIR | directory->mode,
+		.st_mode = S_IFDIR | (directory->mode & ~hidden),
 		.st_nlink = 2,
 		.st_uid = directory->uid,
 		.st_gid = directory->gid,
@@ -301,8 +308,10 @@ void nodes_init(struct fs *fs)
 {
 	fs->root = node_get(fs, NULL, "", NODE_DIRECTORY);
 	/* Until the store says something else. */
-	fs->root->directory = (struct store_directory){
-		.mode = 0777, .atime = fs->started, .mtime = fs->started, .ctime = fs->started};
+	fs->root->directory = (struct store_directory){.mode = fs->options.root_mode,
+		.atime = fs->started,
+		.mtime = fs->started,
+		.ctime = fs->started};
 }
 
 void nodes_fini(struct fs *fs)

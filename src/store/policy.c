@@ -19,6 +19,7 @@ static const struct {
 	{"on_loss", {"error", "term", "kill"}},
 	{"dirs", {"keep", "lease"}},
 	{"record", {"yes", "no"}},
+	{"mkdir", {"write", "owner"}},
 };
 
 const char *policy_name(size_t number)
@@ -48,8 +49,10 @@ static unsigned int read_value(const struct store_policy *policy, int number)
 		return policy->on_loss;
 	case 4:
 		return policy->dirs;
-	default:
+	case 5:
 		return policy->record;
+	default:
+		return policy->mkdir;
 	}
 }
 
@@ -71,8 +74,11 @@ static void write_value(struct store_policy *policy, int number, unsigned int va
 	case 4:
 		policy->dirs = (enum store_dirs)value;
 		break;
-	default:
+	case 5:
 		policy->record = (enum store_record)value;
+		break;
+	default:
+		policy->mkdir = (enum store_mkdir)value;
 		break;
 	}
 }

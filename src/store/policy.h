@@ -6,7 +6,7 @@
 
 #include "store/store.h"
 
-enum { POLICY_COUNT = 6 };
+enum { POLICY_COUNT = 7 };
 
 /* The name of the policy of that number, 0 to POLICY_COUNT - 1: "names", "open", ... */
 const char *policy_name(size_t number);

@@ -93,6 +93,7 @@ enum store_on_loss {
 	STORE_ON_LOSS_KILL
 };
 enum store_dirs { STORE_DIRS_INHERIT, STORE_DIRS_KEEP, STORE_DIRS_LEASE };
+enum store_mkdir { STORE_MKDIR_INHERIT, STORE_MKDIR_WRITE, STORE_MKDIR_OWNER };
 enum store_record { STORE_RECORD_INHERIT, STORE_RECORD_YES, STORE_RECORD_NO };
 
 /* A directory's policies: INHERIT stands for "as the directory above". */
@@ -103,7 +104,12 @@ struct store_policy {
 	enum store_on_loss on_loss;
 	enum store_dirs dirs;
 	enum store_record record;
+	enum store_mkdir mkdir;
 };
+
+/* Of a directory to which nobody has given a mode: all users may make names in it, and each may
+ * remove the directories of his own. */
+enum { STORE_DEFAULT_MODE = 01777 };
 
 struct store_directory {
 	mode_t mode; /* permission bits */

@@ -338,6 +338,7 @@ static void set_up(struct world *world, bool has_login)
 					       .password = has_login ? "secret" : NULL,
 					       .timeout = 5000},
 		.prefix = "/p",
+		.root_mode = STORE_DEFAULT_MODE,
 		.ttl = 10};
 
 	world->machine = machine_new();

@@ -104,9 +104,9 @@ def test_times_read_back_exactly(pair):
 
 
 def test_root_attributes_persist(lab):
-    """The mount's own directory is a directory like the others: 0777 until somebody says else."""
+    """The mount's own directory is a directory like the others: 01777 until somebody says else."""
     pair = Pair(lab)
-    assert stat.S_IMODE(os.stat(pair.a.path).st_mode) == 0o777
+    assert stat.S_IMODE(os.stat(pair.a.path).st_mode) == 0o1777
     os.chmod(pair.a.path, 0o755)
     assert stat.S_IMODE(os.stat(pair.b.path).st_mode) == 0o755
 

@@ -222,7 +222,7 @@ def test_completions_know_each_policy():
     """And the values of policies and switches are those that latchfs takes."""
     help_text = checked(BINARY, "--help")
     policies = re.findall(r"\b(\w+)=(\w+(?:\|\w+)+)", help_text)
-    assert len(policies) == 7
+    assert len(policies) == 8
     for name, values in policies:
         values = values.split("|")
         bash = (COMPLETION / "latchfs.bash").read_text(encoding="utf-8")

@@ -73,7 +73,7 @@ def test_help():
     assert "SOURCE MOUNTPOINT" in done.stdout
     for option in ("ttl=", "timeout=", "prefix=", "cacert=", "cert=", "key=", "user=",
                    "password_file=", "name=", "names=", "open=", "on_loss=", "record=",
-                   "dirs=", "allow_other"):
+                   "dirs=", "mkdir=", "root_mode=", "allow_other"):
         assert option in done.stdout, option
     assert latchfs("-h").stdout == done.stdout
 
@@ -163,7 +163,8 @@ def test_mount_point_does_not_exist(lab):
 @pytest.mark.parametrize("option", [
     "unknown", "unknown=1", "ttl=abc", "ttl=-1", "ttl=0", "ttl=", "ttl=99999999999999999999",
     "timeout=x", "timeout=0", "names=maybe", "open=shut", "on_loss=cry", "record=perhaps",
-    "dirs=gone", "password=topsecret",
+    "dirs=gone", "mkdir=all", "root_mode=888", "root_mode=-1", "root_mode=10000", "root_mode=rwx",
+    "password=topsecret",
 ])
 def test_bad_options(lab, place, option):
     """An option that is unknown or makes no sense: the line names it, nothing is mounted."""
@@ -174,7 +175,7 @@ def test_bad_options(lab, place, option):
 
 @pytest.mark.parametrize("option", [
     "ttl", "timeout", "cacert", "cert", "key", "password_file", "name", "hold", "names", "open",
-    "record", "on_loss", "dirs", "prefix",
+    "record", "on_loss", "dirs", "mkdir", "root_mode", "prefix",
 ])
 def test_option_without_its_value(lab, place, option):
     """An option that we know is not called unknown for lacking its value."""
@@ -540,5 +541,5 @@ def test_ordinary_permissions_of_the_root(lab):
     """The fresh mount is a directory everybody may lock in."""
     mount = lab.mount("allow_other")
     status = os.stat(mount.path)
-    assert stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o777
+    assert stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o1777
     lab.agent(user=1234, group=1234).take(mount / "x")

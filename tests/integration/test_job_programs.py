@@ -236,8 +236,9 @@ def test_locker_is_killed_and_not_its_command(pair, job, locker):
 
 def test_crontab_of_the_manual(pair):
     """Its line, with other paths: refused with 1 while the other machine has the lock."""
-    command = example(r"^0 2 \* \* \* root (flock -n /locks/nightly) /usr/local/sbin/backup$")
+    command = example(r"^0 2 \* \* \* root (flock -n /locks/cron/nightly) /usr/local/sbin/backup$")
     words = lambda mount: shlex.split(command.replace("/locks", str(mount.path)))
+    os.mkdir(pair.a / "cron")
     first = pair.lab.holder(*words(pair.a), "sh", "-c", "echo held; cat").await_held()
     assert run(*words(pair.b), "true", env=CRON).returncode == 1
     first.kill()
@@ -258,6 +259,7 @@ def test_unit_of_the_manual(pair):
     command = re.search(r"^ExecStart=(.*) /usr/local/sbin/backup$", text, re.M).group(1)
     allowed = int(re.search(r"^SuccessExitStatus=(\d+)$", text, re.M).group(1))
     words = lambda mount: shlex.split(command.replace("/locks", str(mount.path)))
+    os.mkdir(pair.a / "cron")
     first = pair.lab.holder(*words(pair.a), "sh", "-c", "echo held; cat").await_held()
     assert run(*words(pair.b), "true").returncode == allowed
     first.kill()

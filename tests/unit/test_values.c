@@ -454,6 +454,7 @@ static void test_directory(void **state)
 		.open = STORE_OPEN_LOCK,
 		.on_loss = STORE_ON_LOSS_KILL,
 		.dirs = STORE_DIRS_LEASE,
+		.mkdir = STORE_MKDIR_OWNER,
 		.record = STORE_RECORD_NO};
 	check_directory(&directory);
 }
@@ -465,7 +466,7 @@ static void test_foreign_directories(void **state)
 		"{\"mode\":\"9\",\"atime\":\"1.-5\",\"mtime\":\".5\",\"ctime\":\"now\"}",
 		"{\"mode\":511,\"policy\":{\"names\":\"some\",\"what\":\"ever\",\"open\":7}}",
 		"{\"mode\":\"-1\",\"policy\":[\"names\"]}"};
-	static const struct store_directory expected = {.mode = 0777};
+	static const struct store_directory expected = {.mode = 01777};
 
 	for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
 		struct store_directory read;
@@ -488,7 +489,7 @@ static void test_policy(void **state)
 	static const char *const values[][2] = {{"hold", "close"}, {"names", "held"},
 		{"names", "always"}, {"open", "plain"}, {"open", "lock"}, {"on_loss", "error"},
 		{"on_loss", "term"}, {"on_loss", "kill"}, {"record", "yes"}, {"record", "no"},
-		{"dirs", "keep"}, {"dirs", "lease"}};
+		{"dirs", "keep"}, {"dirs", "lease"}, {"mkdir", "write"}, {"mkdir", "owner"}};
 	struct store_policy policy = {0};
 
 	for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
@@ -500,6 +501,7 @@ static void test_policy(void **state)
 	assert_int_equal(policy.on_loss, STORE_ON_LOSS_KILL);
 	assert_int_equal(policy.record, STORE_RECORD_NO);
 	assert_int_equal(policy.dirs, STORE_DIRS_LEASE);
+	assert_int_equal(policy.mkdir, STORE_MKDIR_OWNER);
 	for (size_t i = 0; i < POLICY_COUNT; i++) {
 		assert_non_null(policy_get(&policy, policy_name(i)));
 		assert_int_equal(policy_set(&policy, policy_name(i), NULL), 0);

@@ -553,6 +553,7 @@ struct store *etcd_new(struct loop *loop, const struct etcd_options *options)
 	etcd_line_init(&etcd->names_line, etcd, ETCD_LANE_NAMES, NAMES_WIDTH);
 	etcd->check_timer.fn = on_check_due;
 	etcd->start_timer.fn = on_start_timeout;
+	etcd->root_mode = options->root_mode;
 	etcd_lease_init(&etcd->lease, loop, etcd->client, first, options->ttl, on_lease_state);
 	etcd->lease.on_renewed = etcd_session_renewed;
 	etcd_watch_init(&etcd->watch, loop, etcd->client, first, end,

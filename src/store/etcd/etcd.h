@@ -2,6 +2,8 @@
 /* The lock store on etcd: implements store.h by leases, ordered keys and one watch. */
 #pragma once
 
+#include <sys/types.h>
+
 #include "store/etcd/client.h"
 
 struct loop;
@@ -11,6 +13,7 @@ struct etcd_options {
 	struct etcd_client_options client;
 	const char *prefix; /* of all keys, without a slash at its end */
 	int ttl;            /* of the lease, seconds; at least 2 */
+	mode_t root_mode;   /* of the root directory, until somebody changes it */
 };
 
 /* options are copied.  NULL if libcurl can't be set up.  The caller ends it with store->ops->free,

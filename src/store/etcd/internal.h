@@ -44,6 +44,7 @@ struct etcd {
 	struct loop_timer check_timer;
 	struct etcd_call check_call;
 	uint64_t check_clock, check_sequence; /* when the check was sent */
+	mode_t root_mode;                     /* see etcd.h */
 	int64_t check_ttl;                    /* what it was answered */
 	struct wire_kvs check_keys;
 

@@ -48,6 +48,14 @@ static const struct wire_kv *first_place(const struct etcd_op *op, const struct 
 	return first;
 }
 
+/* As the value of its key says, NULL if it has none. */
+static void read_own(const struct etcd_op *op, const char *value, struct store_directory *directory)
+{
+	value_parse_directory(value, directory);
+	if (!value && !*op->path)
+		directory->mode = op->etcd->root_mode;
+}
+
 static void view_of(struct etcd_op *op, const struct wire_kvs *kvs, struct store_view *view)
 {
 	const struct wire_kv *own = own_key(op, kvs);
@@ -55,7 +63,7 @@ static void view_of(struct etcd_op *op, const struct wire_kvs *kvs, struct store
 	*view = (struct store_view){.kind = STORE_KIND_FREE};
 	if (own || !*op->path) {
 		view->kind = STORE_KIND_DIRECTORY;
-		value_parse_directory(own ? own->value : NULL, &view->directory);
+		read_own(op, own ? own->value : NULL, &view->directory);
 		view->directory.created = own ? own->created : 0;
 		return;
 	}
@@ -440,7 +448,7 @@ static void on_read_for_change(struct etcd_op *op, int error, const struct wire_
 		etcd_op_done(op, error);
 		return;
 	}
-	value_parse_directory(own->count ? own->kv[0].value : NULL, &now);
+	read_own(op, own->count ? own->kv[0].value : NULL, &now);
 	if (!own->count) {
 		/* It gets a key of its own, and begins with that. */
 		clock_gettime(CLOCK_REALTIME, &now.mtime);

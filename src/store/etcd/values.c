@@ -256,7 +256,7 @@ void value_parse_directory(const char *value, struct store_directory *directory)
 	const char *mode = json_string(json, "mode");
 	uint64_t bits;
 
-	*directory = (struct store_directory){.mode = 0777};
+	*directory = (struct store_directory){.mode = STORE_DEFAULT_MODE};
 	if (mode && parse_u64(mode, 8, 07777, &bits) == 0)
 		directory->mode = (mode_t)bits;
 	directory->uid = user_id(json, "uid");

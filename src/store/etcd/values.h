@@ -28,7 +28,7 @@ char *value_describe(const struct record *record, bool shared, uint64_t token);
 char *value_of_directory(const struct store_directory *directory, const char *id);
 
 /* Reads such a value; what is missing or senseless is as in a directory that has no key: mode
- * 0777, owned by root, at the epoch.  value may be NULL. */
+ * 01777, owned by root, at the epoch.  value may be NULL. */
 void value_parse_directory(const char *value, struct store_directory *directory);
 
 /* True if the value has that id. */

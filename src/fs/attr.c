@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "event/loop.h"
 #include "fs/content.h"
 #include "fs/fs.h"
 #include "fs/handle.h"
@@ -79,37 +78,23 @@ static void get_lock_attr(struct request *request)
 		(!request->node->is_symlink || lockspace_record(holding)->symlink))
 		reply_lock_attr(request, lockspace_record(holding), lockspace_token(holding),
 			lockspace_is_shared(holding));
-	else if (!request->handle && look_found(request, request->node->inode, &attr))
+	else if (look_found(request, &attr))
 		reply_attr(request, &attr);
 	else
 		ask_store(request);
 }
 
-/*
- * A LOOKUP is followed at once by a GETATTR of the same thread, which wants to know no more.  Any
- * other wants to know what is there now: programs compare the times of a directory exactly.
- */
-static bool is_same_walk(const struct request *request)
-{
-	enum { SAME_WALK = 100 };
-	struct node *node = request->node;
-	bool same = node->walker && node->walker == request->pid && node->read_at &&
-		    loop_clock() - node->read_at < SAME_WALK;
-
-	node->walker = 0;
-	return same;
-}
-
 static void get_attr(struct request *request)
 {
 	struct node *node = request->node;
+	struct stat attr;
 
 	free(request->path);
 	request->path = xstrdup(node->path);
 	if (!node->is_directory)
 		get_lock_attr(request);
-	else if (node->parent && is_same_walk(request))
-		reply_directory_attr(request);
+	else if (look_found(request, &attr))
+		reply_attr(request, &attr);
 	else
 		ask_store(request);
 }

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a thread was told of a name a moment ago, for when the kernel asks again in the same call.
+ * Attributes that a thread was told a moment ago, for when the kernel asks again in the same call.
  *
- * The kernel looks a name up twice if it knew it before: to find that it has gone, and then to
- * create it; and behind most looks it asks for the attributes that it was just given.  For one
- * thread within half a millisecond that is one look: in less, nobody elsewhere can hear of the
- * first and take the lock.  Each note is good for one question.
+ * stat(2) is two requests: the kernel looks the name up, and then asks for the attributes that it
+ * was just given.  The second one is answered from here if it comes from the same thread within
+ * half a millisecond and nobody has the file open: then it can't be an fstat(2), but of a
+ * descriptor that was opened with O_PATH, which the daemon does not see.  Each note is good for one
+ * question.
+ *
+ * That there is no such name is never answered from memory: another machine may have taken the lock
+ * meanwhile, and said so.
  */
 #pragma once
 
@@ -18,19 +22,15 @@ struct request;
 
 struct look {
 	uint64_t inode;
-	pid_t thread;
+	pid_t thread;       /* 0: there is no note */
 	struct timespec at; /* on CLOCK_MONOTONIC */
-	bool found;
-	struct stat attr; /* if found */
+	struct stat attr;
 };
 
 enum { LOOKS = 16 };
 
-/* The caller was told that there is no such name (attr NULL), or what it is. */
+/* The caller, who looked a name up, was told this. */
 void look_note(const struct request *request, uint64_t inode, const struct stat *attr);
 
-/* True if the caller was just told that there is no such name. */
-bool look_missed(const struct request *request, uint64_t inode);
-
-/* True if it was just told *attr. */
-bool look_found(const struct request *request, uint64_t inode, struct stat *attr);
+/* True if the caller, who asks for the attributes of request->node, was just told *attr. */
+bool look_found(const struct request *request, struct stat *attr);

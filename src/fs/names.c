@@ -49,8 +49,8 @@ static void found_directory(struct request *request, const struct store_director
 	struct stat attr;
 
 	node_set_directory(node, directory);
-	node->walker = request->pid;
 	node_directory_attr(node, &attr);
+	look_note(request, node->inode, &attr);
 	reply_entry(request, node, &attr);
 }
 
@@ -72,7 +72,6 @@ static void on_looked_up(void *user, int result, struct store_view *view)
 		if (every_name_exists(request->node)) {
 			found_lock(request, NULL, 0, false);
 		} else {
-			look_note(request, node_inode(request->path, NODE_FILE), NULL);
 			former_forget(request, request->path);
 			reply_error(request, -ENOENT);
 		}
@@ -86,6 +85,8 @@ static void on_looked_up(void *user, int result, struct store_view *view)
 	}
 }
 
+/* What is just being given back here is still there for others: nobody is to be told before them.
+ */
 static void ask_store(struct request *request)
 {
 	struct store *store = request->fs->store;
@@ -128,10 +129,8 @@ static void lookup(struct request *request)
 		store->ops->list(store, parent->path, on_learnt, request);
 	else if (always && !holding && !node_find(request->fs, request->path, NODE_DIRECTORY))
 		found_lock(request, NULL, 0, false);
-	else if (!holding && look_missed(request, node_inode(request->path, NODE_FILE)))
-		reply_error(request, -ENOENT);
 	else
-		ask_store(request);
+		step_settled(request, false, ask_store);
 }
 
 void fs_lookup(struct request *request, struct node *parent, const char *name)
@@ -321,7 +320,7 @@ static void unlink_name(struct request *request)
 	else if (node && is_held_here(node))
 		reply_error(request, -EBUSY);
 	else
-		ask_who_holds(request);
+		step_settled(request, false, ask_who_holds);
 }
 
 void fs_unlink(struct request *request, struct node *parent, const char *name)

@@ -53,7 +53,6 @@ struct node {
 
 	struct store_directory directory; /* as read last */
 	int64_t read_at;                  /* on loop_clock(); 0 = never */
-	pid_t walker;                     /* the thread that has just looked it up, or 0 */
 	bool has_learnt;                  /* which directories are in it, for names=always */
 };
 

@@ -361,23 +361,25 @@ void etcd_mkdir(struct store *store, const char *path, const struct store_direct
 		etcd_op_send_names(op, &txn, ETCD_BATCH_SOLE);
 }
 
-/* True if it is the directory that was meant, or one without a key of its own. */
-static bool is_there(const struct etcd_op *op, const struct wire_kvs *kvs)
+/* Why a directory was not removed, by the first key of its name. */
+static int refusal(const struct etcd_op *op, const struct wire_kvs *kvs)
 {
-	if (!kvs->count)
-		return false;
-	return !op->token || !etcd_is_op_key(op, kvs->kv) || kvs->kv->created == op->token;
+	/* The one that was meant, or one without a key of its own. */
+	bool own = kvs->count && etcd_is_op_key(op, kvs->kv);
+	cleanup(free_ptr) char *id = kvs->count && !own ? place_id(op, kvs->kv) : NULL;
+
+	if (own ? !op->token || kvs->kv->created == op->token : kvs->count && !id)
+		return -ENOTEMPTY;
+	/* Not there: an attempt whose answer was lost may have removed it. */
+	if (op->strays)
+		return 0;
+	return id ? -ENOTDIR : -ENOENT;
 }
 
 static void on_removed(struct etcd_op *op, int error, const struct wire_result *answer)
 {
-	if (!error && !answer->succeeded) {
-		/* Not there: an attempt whose answer was lost may have removed it. */
-		if (is_there(op, &answer->ranges[0]))
-			error = -ENOTEMPTY;
-		else
-			error = op->strays ? 0 : -ENOENT;
-	}
+	if (!error && !answer->succeeded)
+		error = refusal(op, &answer->ranges[0]);
 	etcd_leased_removed(op->etcd, op->path, error);
 	etcd_op_done(op, error);
 }

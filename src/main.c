@@ -50,7 +50,7 @@
  *       lockspace     all locks of a mount, driven by the store
  *       news          what the store tells it
  *       parts         tries, where some have only parts of a file; giving a part back
- *       contents      what holders write, and how much that may be
+ *       contents      what holders write: how much, and how often
  *       waiters       who waits for what is being done anyway
  *       counts        how many locks there are, and what became of requests
  *       revive        the locks of another process

@@ -44,12 +44,13 @@ struct holding {
 	struct holding *leaving_prev, *leaving_next;
 	uint64_t leave; /* its number */
 	bool counted;   /* in space->claims */
+	bool is_absent; /* another process's, which nobody has asked for again */
+	bool in_line;   /* to be written when there are bytes left for it */
 
 	int64_t asked_at, granted_at; /* on loop_clock(); 0: not held */
 
 	ledger_slot slot;
 	uint64_t mark;      /* of the request */
-	bool is_absent;     /* another process's, which nobody has asked for again */
 	UT_hash_handle hh;  /* by id, in space->adoptable */
 	UT_hash_handle hh2; /* by mark, in space->absent */
 
@@ -57,6 +58,10 @@ struct holding {
 	struct waiter *parted;   /* wait for a part to be given back, by the record's version */
 	uint64_t writing;        /* the record's version that the store was given; 0 = none */
 	struct waiter *writers;
+	struct loop_timer impatience; /* of the first of them who gives up */
+	int64_t writes_at;            /* not before, so that more is written at once */
+	struct loop_timer gather;     /* until then */
+	struct holding *writing_prev, *writing_next; /* in space->writing */
 };
 
 /* What has become of requests, so far. */
@@ -88,8 +93,12 @@ struct lockspace {
 	struct named_lock *due;      /* whose queue is to be read */
 	unsigned int reads;          /* of queues, under way */
 
-	struct shares claims;  /* that are held, or waited for */
-	struct shares content; /* bytes that the holders have written */
+	struct shares claims;      /* that are held, or waited for */
+	struct shares content;     /* bytes that the holders have written */
+	struct holding *writing;   /* that are to be written when there are bytes left for it */
+	int64_t budget, budget_at; /* bytes that may be written, then; less than 0: too many were */
+	uid_t last_writer;
+	struct loop_timer budget_timer;
 	struct lock_metrics metrics;
 
 	/* While another process's locks are revived. */
@@ -120,6 +129,11 @@ struct named_lock {
 
 /* contents.c: false if there is no room for so many bytes more of that user, which it logs. */
 bool content_fits(struct lockspace *space, uid_t uid, size_t more);
+
+void contents_init(struct holding *holding);
+void contents_fini(struct holding *holding);
+/* Who waits for something to be written is told in the next turn that it was not. */
+void contents_give_up(struct holding *holding);
 
 /* parts.c */
 /* Takes its place now, or not at all, as lock_ops.place is to do for a try. */

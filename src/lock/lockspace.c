@@ -198,6 +198,7 @@ static void op_lost(struct claim *claim)
 void holding_free(struct holding *holding)
 {
 	loop_timer_disarm(&holding->timer);
+	contents_fini(holding);
 	tell_later(holding->space, &holding->released);
 	tell_later(holding->space, &holding->parted);
 	DL_DELETE2(holding->space->all, holding, all_prev, all_next);
@@ -210,7 +211,8 @@ void holding_free(struct holding *holding)
 
 bool holding_may_be_freed(const struct holding *holding)
 {
-	return holding->claim.state == CLAIM_OVER && !holding->answer_pending && !holding->writing;
+	return holding->claim.state == CLAIM_OVER && !holding->answer_pending &&
+	       !holding->writing && !holding->writers;
 }
 
 static void op_over(struct claim *claim)
@@ -225,6 +227,8 @@ static void op_over(struct claim *claim)
 			named_stir(holding->named);
 		return;
 	}
+	if (!holding->writing)
+		contents_give_up(holding);
 	/* Who waits for its end does not wait for what was still to be written into it. */
 	tell_later(holding->space, &holding->released);
 	uncount(holding);
@@ -389,6 +393,7 @@ void lockspace_free(struct lockspace *space)
 		free(named);
 	}
 	waiters_free(&space->done);
+	loop_timer_disarm(&space->budget_timer);
 	shares_fini(&space->claims);
 	shares_fini(&space->content);
 	loop_undefer(space->loop, &space->deliver);
@@ -437,6 +442,7 @@ struct holding *holding_new(struct lockspace *space, const struct lockspace_requ
 	holding->on_lost = request->on_lost;
 	holding->user = request->user;
 	holding->timer.fn = on_try_timeout;
+	contents_init(holding);
 	record_copy(&holding->record, request->record);
 	shares_take(&space->content, holding->record.uid, holding->record.content_size);
 	holding->place.shared = request->shared;

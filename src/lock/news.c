@@ -212,6 +212,7 @@ static void on_reachable(void *user, bool reachable)
 	}
 	DL_FOREACH2(space->all, holding, all_next) {
 		tell_later(space, &holding->parted);
+		contents_give_up(holding);
 	}
 }
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from etcdserver import encode
 from mounting import parse_record
-from support import SOON, checked, run, wait_until
+from support import SOON, Stopwatch, checked, run, wait_until
 from test_supervise import TAKEN_OVER, kill, ready
 
 RW = os.O_RDWR | os.O_CREAT
@@ -333,3 +334,47 @@ def test_statfs_and_access(pair):
     assert run("df", pair.a.path).returncode == 0
     assert os.access(pair.a.path, os.W_OK | os.X_OK)
     assert stat.S_IMODE(os.stat(pair.a.path).st_mode) & 0o777 == 0o777
+
+
+# What is written into lock files, each time as a revision that etcd keeps until it compacts.
+
+WRITES = 100
+# Bytes that may be written at once, and in a second from then on; puts of one file, likewise.
+SAVED, EACH_SECOND = 1024 * 1024, 128 * 1024
+PUTS, PUTS_EACH_SECOND = 5, 10
+ALICE, BOB = 10001, 10002
+
+
+def content_revisions(etcd, key):
+    """How often a key was put."""
+    return int(etcd.call("/v3/kv/range", key=encode(key.name))["kvs"][0]["version"])
+
+
+def test_writes_are_gathered(pair, agent):
+    """Whoever writes one lock file again and again does not fill the store; the last one is read."""
+    one, two, watch = agent(), agent(), Stopwatch()
+    fd = one.open(pair.a / "x", RW | os.O_EXCL)
+    one.write_each([fd], WRITES, 1024)
+    puts = content_revisions(pair.lab.etcd, pair.lab.keys("x")[0]) - 1
+    assert puts <= PUTS + PUTS_EACH_SECOND * watch.seconds
+    one.pwrite(fd, b"z" * 1024, 0)
+    assert two.pread(two.open(pair.b / "x", RW), 2000, 0) == b"z" * 1024
+
+
+def test_a_flood_of_writes(lab):
+    """One user's writes are bounded, and do not keep another one from writing his pid."""
+    mount = lab.mount("allow_other,timeout=60")
+    os.mkdir(mount / "d")
+    os.chmod(mount / "d", 0o777)
+    alice, bob = (lab.agent(user=uid, group=uid, extra_groups=[]) for uid in (ALICE, BOB))
+    watch = Stopwatch()
+    handles = [alice.open(mount / f"d/{n}", RW | os.O_EXCL) for n in range(4)]
+    alice.begin("write_each", handles, 8, LIMIT)
+    mine = bob.open(mount / "d/bob", RW | os.O_EXCL)
+    wait_until(lambda: sum(content_revisions(lab.etcd, key) for n in range(4)
+                           for key in lab.keys(f"d/{n}")) > 20, what="the flood has begun")
+    bob.pwrite(mine, b"4711", 0)
+    assert not alice.ready(), "who writes little does not wait for who writes much"
+    alice.finish()
+    puts = sum(content_revisions(lab.etcd, key) for n in range(4) for key in lab.keys(f"d/{n}")) - 4
+    assert puts * LIMIT <= SAVED + EACH_SECOND * watch.seconds + 2 * LIMIT

@@ -54,6 +54,13 @@ def repeated(times, calls):
         for _ in range(times) for call in calls)
 
 
+def write_each(fds, times, size):
+    """Writes so much into each of them, so often."""
+    for n in range(times):
+        for fd in fds:
+            os.pwrite(fd, b"%c" % (97 + n % 26) * size, 0)
+
+
 def getlk(fd, kind, command=fcntl.F_GETLK):
     """F_GETLK: (type, pid)."""
     answer = struct.unpack(FLOCK, fcntl.fcntl(fd, command, lock_struct(kind)))
@@ -239,9 +246,9 @@ def outcome(call):
     return 0
 
 
-MINE = (flock, control, control_each, repeated, getlk, conflict, take, take_many, attempt, alarmed,
-        restart_on, poll, epoll, forked, fork_and_wait, fork_and_wait_with, fork_and_serve, served,
-        threaded, end, utimens, fstat, probe)
+MINE = (flock, control, control_each, repeated, write_each, getlk, conflict, take, take_many, attempt,
+        alarmed, restart_on, poll, epoll, forked, fork_and_wait, fork_and_wait_with, fork_and_serve,
+        served, threaded, end, utimens, fstat, probe)
 THEIRS = ("open", "close", "read", "write", "pread", "pwrite", "fsync", "ftruncate", "truncate",
           "unlink", "link", "symlink", "readlink", "mkdir", "rmdir", "chmod", "chown", "listdir",
           "stat", "lstat", "dup", "lseek", "getpid",

@@ -84,7 +84,7 @@
  *       service       what systemd is told, and keeps for us
  *
  *     base/           util, arena, buffer, base64, json_text, ledger, limits, log, memory,
- *                     metrics, pack, proc, ranges, shares, sorting, usage
+ *                     metrics, outlet, pack, proc, ranges, shares, sorting, usage
  *
  * A program that locks a file: fs/calls -> fs/locks -> lock/lockspace -> lock/lock, which asks for
  * a place -> store/etcd/places -> batch -> client -> http.  The answer comes back the same way, or,
@@ -355,6 +355,7 @@ static void on_tidy(struct loop_timer *timer)
 	program->store->ops->tidy(program->store);
 	ledger_tidy(program->ledger);
 	memory_tidy();
+	log_tidy(loop_clock());
 	loop_timer_arm(timer->loop, timer, loop_clock() + TIDY_EVERY);
 }
 
@@ -393,7 +394,6 @@ static int begin(struct program *program)
 
 static int serve(struct program *program)
 {
-	signal(SIGPIPE, SIG_IGN);
 	srandom((unsigned int)getpid() ^ (unsigned int)loop_clock());
 	memory_init();
 	/* Until it runs there is one line to say, and that is why it does not. */
@@ -466,6 +466,8 @@ static int serve_or_supervise(struct program *program)
 		.mount_point = program->options.mount_point};
 
 	limits_init();
+	/* Also of a log whose reader has ended. */
+	signal(SIGPIPE, SIG_IGN);
 	if (!program->options.supervise || !supervise_is_possible())
 		return serve(program);
 	return supervise(&supervision);

@@ -98,7 +98,7 @@ bool former_means(const struct request *request, const struct hold *hold)
 	bool given = has_given_back(request->fs, who.thread, path);
 	for (pid_t pid = who.pid; !given && pid > 1 && pid != creator->pid; pid = proc_parent(pid))
 		given = has_given_back(request->fs, pid, path);
-	if (given)
+	if (given && log_admits("locks that were not removed", request->uid, loop_clock()))
 		log_info("lock %s: process %d wanted to remove it, but means the one that was "
 			 "given back when its file was closed",
 			path, (int)who.pid);

@@ -69,12 +69,19 @@ static void hint_at_name(const struct keep *keep)
 			keep->hold->node->path, command);
 }
 
+static void log_end(const struct keep *keep)
+{
+	const struct record *record = lockspace_record(keep->hold->holding);
+
+	if (log_admits("processes that have ended", record->uid, loop_clock()))
+		log_info("lock %s: process %d has ended", keep->hold->node->path, (int)record->pid);
+}
+
 static void on_process_ended(struct loop_fd *watch, unsigned int events)
 {
 	struct keep *keep = container_of(watch, struct keep, process);
 
-	log_info("lock %s: process %d has ended", keep->hold->node->path,
-		(int)lockspace_record(keep->hold->holding)->pid);
+	log_end(keep);
 	hint_at_name(keep);
 	keep_release(keep->hold, keep->handle->opener.pid, NULL, NULL);
 }
@@ -98,7 +105,9 @@ bool keep_is_possible(const struct request *request)
 
 	if (handle->policy.hold != STORE_HOLD_PROCESS || handle->opener.pid)
 		return true;
-	log_info("lock %s: hold=process needs a process that can be seen from here", request->path);
+	if (log_admits("processes that can't be seen", request->uid, loop_clock()))
+		log_info("lock %s: hold=process needs a process that can be seen from here",
+			request->path);
 	return false;
 }
 
@@ -195,9 +204,10 @@ void keep_revived(struct hold *hold)
 		error = loop_fd_add(keep->fs->loop, &keep->process, LOOP_READ);
 	}
 	if (fd == -ESRCH) {
-		log_info("lock %s: process %d has ended", hold->node->path, (int)pid);
+		log_end(keep);
 		keep_release(hold, pid, NULL, NULL);
-	} else if (fd < 0 || error) {
+	} else if ((fd < 0 || error) &&
+		   log_admits("processes that can't be watched", keep->handle->uid, loop_clock())) {
 		log_warning("lock %s: process %d can't be watched any more (%s): it is held until "
 			    "it is unlinked",
 			hold->node->path, (int)pid, strerror(fd < 0 ? -fd : -error));

@@ -52,8 +52,10 @@ static void link_name(struct request *request)
 	struct hold *from = source->is_symlink ? NULL : keep_hold_of(source, request->uid);
 
 	if (!from || node_policy(parent).hold == STORE_HOLD_CLOSE) {
-		log_info("lock %s can't be made a link of %s: that needs hold=process or hold=name",
-			request->path, source->path);
+		if (log_admits("links that were refused", request->uid, loop_clock()))
+			log_info("lock %s can't be made a link of %s: that needs hold=process or "
+				 "hold=name",
+				request->path, source->path);
 		reply_error(request, -EPERM);
 		return;
 	}

@@ -208,8 +208,9 @@ static void granted(struct request *request, struct holding *holding)
 	stake_add(hold, request);
 	int error = keep_begin(hold, request);
 	if (error) {
-		log_info("lock %s: process %d can't be watched: %s", request->node->path,
-			(int)request->handle->opener.pid, strerror(-error));
+		if (log_admits("processes that can't be watched", request->uid, loop_clock()))
+			log_info("lock %s: process %d can't be watched: %s", request->node->path,
+				(int)request->handle->opener.pid, strerror(-error));
 		hold_release(hold, NULL, NULL);
 		/* There may be no descriptor left for it. */
 		lock_refuse(request, error == -EMFILE || error == -ENFILE ? -ENOSPC : -EPERM);

@@ -154,7 +154,7 @@ static void on_evicted(void *user, int result)
 	struct request *request = user;
 	struct proc_identity who;
 
-	if (!result) {
+	if (!result && log_admits("locks that were broken", request->uid, loop_clock())) {
 		proc_identify(request->pid, &who);
 		log_info("user %u (process %d, %s) broke token %s of lock %s",
 			(unsigned int)request->uid, (int)who.pid, who.command, request->data,

@@ -175,6 +175,21 @@ static void op_answer(struct claim *claim, int result)
 		holding_answer(holding, result);
 }
 
+static void log_loss(const struct holding *holding)
+{
+	const struct record *record = &holding->record;
+	unsigned long long token = holding->claim.token;
+
+	if (!log_admits("locks that were lost", record->uid, loop_clock()))
+		return;
+	/* A lock that goes by its name is unlinked on any machine. */
+	if (record->hold == STORE_HOLD_NAME && !holding->space->suspended)
+		log_info("lock %s (token %llu) was removed elsewhere", holding->named->path, token);
+	else
+		log_warning("lock %s (token %llu, process %d, %s) was lost", holding->named->path,
+			token, (int)record->pid, *record->command ? record->command : "-");
+}
+
 static void op_lost(struct claim *claim)
 {
 	struct holding *holding = holding_of(claim);
@@ -184,14 +199,7 @@ static void op_lost(struct claim *claim)
 		return;
 	count_loss(holding);
 	holding_enter(holding);
-	/* A lock that goes by its name is unlinked on any machine. */
-	if (holding->record.hold == STORE_HOLD_NAME && !holding->space->suspended)
-		log_info("lock %s (token %llu) was removed elsewhere", holding->named->path,
-			(unsigned long long)claim->token);
-	else
-		log_warning("lock %s (token %llu, process %d, %s) was lost", holding->named->path,
-			(unsigned long long)claim->token, (int)holding->record.pid,
-			*holding->record.command ? holding->record.command : "-");
+	log_loss(holding);
 	holding->on_lost(holding->user);
 }
 

@@ -147,7 +147,9 @@ static void read_claim(void *user, ledger_slot slot, uint64_t count, const void 
 	relic.path = unpack_string(&from, NULL);
 	record_unpack(&from, &relic.record);
 	if (from.failed || !relic.id || !relic.path) {
-		log_error("a lock of the former process can't be read; it is free with the lease");
+		if (log_admits("locks of the former process", 0, loop_clock()))
+			log_error("a lock of the former process can't be read; it is free with the "
+				  "lease");
 		relic_fini(&relic);
 		return;
 	}

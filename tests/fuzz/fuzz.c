@@ -61,6 +61,15 @@ bool log_is_due(int64_t *last, int64_t now)
 	return true;
 }
 
+bool log_admits(const char *about, uint64_t user, int64_t now)
+{
+	return true;
+}
+
+void log_tidy(int64_t now)
+{
+}
+
 void log_line(enum log_level level, const char *format, ...)
 {
 	char text[2048];

@@ -60,6 +60,7 @@ class Mount:
         self.words = list(words)
         self.wrapper = list(wrapper)
         self.passed = ()  # descriptors
+        self.output = None  # a descriptor, in place of the log file
         self.process = None
         self.log_path = Path(f"{directory}.log")
         self.allowed = []
@@ -84,7 +85,8 @@ class Mount:
             self.path.mkdir(exist_ok=True)
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                self.command(), stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log if self.output is None else self.output,
                 env=clean_environment(**self.environment), start_new_session=True,
                 pass_fds=self.passed,
             )

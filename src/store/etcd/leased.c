@@ -132,7 +132,7 @@ void etcd_leased_end(struct etcd *etcd, bool lost)
 	struct etcd_leased *leased, *next;
 
 	HASH_ITER(hh, etcd->leased, leased, next) {
-		if (lost)
+		if (lost && log_admits("directories that go with the lease", 0, loop_clock()))
 			log_warning("directory %s goes with the lease that was lost", leased->path);
 		drop(etcd, leased);
 	}

@@ -462,7 +462,8 @@ static void left(struct etcd_op *op)
 static void on_left(struct etcd_op *op, int error, const struct wire_result *answer)
 {
 	/* What was refused a place is refused this as well, and has nothing to give back. */
-	if (error < 0 && op->token)
+	if (error < 0 && op->token &&
+		log_admits("locks that could not be given back", 0, loop_clock()))
 		log_warning("lock %s could not be given back (%s); it is free with the lease",
 			op->path, strerror(-error));
 	if (op->place)

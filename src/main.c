@@ -84,7 +84,7 @@
  *       service       what systemd is told, and keeps for us
  *
  *     base/           util, arena, buffer, base64, json_text, ledger, limits, log, memory,
- *                     metrics, outlet, pack, proc, ranges, shares, sorting, usage
+ *                     metrics, outlet, pack, proc, pulse, ranges, shares, sorting, usage
  *
  * A program that locks a file: fs/calls -> fs/locks -> lock/lockspace -> lock/lock, which asks for
  * a place -> store/etcd/places -> batch -> client -> http.  The answer comes back the same way, or,
@@ -103,6 +103,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/pulse.h"
 #include "base/util.h"
 #include "check.h"
 #include "commands.h"
@@ -115,7 +116,13 @@
 #include "succession.h"
 #include "supervise.h"
 
-enum { TIDY_EVERY = 10 * 1000, ECHO = 1000 };
+enum {
+	TIDY_EVERY = 10 * 1000,
+	/* A supervisor is patient for a quarter of the TTL, but for no shorter time than this. */
+	MIN_PATIENCE_MS = 1000,
+	/* In that time the loop shows so often that it turns. */
+	BEATS = 8,
+};
 
 struct program {
 	struct options options;
@@ -123,7 +130,7 @@ struct program {
 	struct store *store;
 	struct lockspace *space;
 	struct mount *mount;
-	struct loop_timer tidy_timer;
+	struct loop_timer tidy_timer, pulse_timer;
 	struct service service;
 	struct ledger *ledger; /* NULL if nobody supervises us */
 	struct estate estate;  /* what was left to us */
@@ -172,7 +179,7 @@ static void on_signal(void *user, int signal)
 	}
 	/* Who signals a whole group means it once; the supervisor passes that on. */
 	if (program->supervisor >= 0 && program->stopping &&
-		loop_clock() - program->stopping_at < ECHO)
+		loop_clock() - program->stopping_at < SUPERVISE_ECHO_MS)
 		return;
 	log_info("ends by signal %d (%s)", signal, strsignal(signal));
 	/* The second one means it. */
@@ -309,6 +316,7 @@ static int create_parts(struct program *program)
 		.mount_point = options->mount_point,
 		.policy = options->policy,
 		.resumes = program->estate.is_inherited,
+		.pulse = program->estate.pulse,
 		.source = options->source,
 		.ttl = options->ttl * 1000,
 		.timeout = options->timeout,
@@ -359,6 +367,21 @@ static void on_tidy(struct loop_timer *timer)
 	loop_timer_arm(timer->loop, timer, loop_clock() + TIDY_EVERY);
 }
 
+static int64_t patience_of(const struct options *options)
+{
+	int64_t quarter = (int64_t)options->ttl * 1000 / 4;
+
+	return quarter < MIN_PATIENCE_MS ? MIN_PATIENCE_MS : quarter;
+}
+
+static void on_pulse(struct loop_timer *timer)
+{
+	struct program *program = container_of(timer, struct program, pulse_timer);
+
+	pulse_beat(program->estate.pulse);
+	loop_timer_arm(timer->loop, timer, loop_clock() + patience_of(&program->options) / BEATS);
+}
+
 /* What there is without connections to etcd, and one of each kind of these, with some to spare. */
 static int check_file_limit(void)
 {
@@ -402,9 +425,13 @@ static int serve(struct program *program)
 	if (check_file_limit() == 0 && create_parts(program) == 0 && begin(program) == 0) {
 		program->tidy_timer.fn = on_tidy;
 		loop_timer_arm(program->loop, &program->tidy_timer, loop_clock() + TIDY_EVERY);
+		program->pulse_timer.fn = on_pulse;
+		if (program->estate.pulse)
+			loop_timer_arm(program->loop, &program->pulse_timer, loop_clock());
 		if (loop_run(program->loop) < 0)
 			program->status = EXIT_FAILURE;
 	}
+	pulse_rest(program->estate.pulse);
 	free_parts(program);
 	return program->status;
 }
@@ -463,6 +490,7 @@ static int serve_or_supervise(struct program *program)
 		.user = program,
 		.estate = program->estate,
 		.argv = program->argv,
+		.patience = patience_of(&program->options),
 		.mount_point = program->options.mount_point};
 
 	limits_init();

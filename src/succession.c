@@ -188,16 +188,23 @@ static void read_deadline(
 		*deadline = (int64_t)number;
 }
 
-void succession_bound(const struct estate *estate)
+int64_t succession_deadline(const struct estate *estate)
 {
-	enum { PATIENCE = 60 * 1000 };
-	int64_t deadline = loop_clock() + PATIENCE;
+	int64_t deadline = INT64_MAX;
 	struct ledger *ledger = ledger_open(estate->ledger);
 
 	if (ledger)
 		ledger_each(ledger, LEDGER_SESSION, read_deadline, &deadline);
 	ledger_close(ledger);
-	reaper_bound(estate->ends.reaper, ledger ? deadline : loop_clock());
+	return ledger ? deadline : 0;
+}
+
+void succession_bound(const struct estate *estate)
+{
+	enum { PATIENCE = 60 * 1000 };
+	int64_t latest = loop_clock() + PATIENCE, deadline = succession_deadline(estate);
+
+	reaper_bound(estate->ends.reaper, deadline < latest ? deadline : latest);
 }
 
 static bool find_kept(struct estate *estate)

@@ -16,6 +16,7 @@ struct estate {
 	bool is_kept;           /* the service manager has it as well */
 	struct mount_ends ends; /* of its mount */
 	int ledger;
+	struct pulse *pulse; /* of the process that serves the mount; NULL if nobody watches it */
 };
 
 /*
@@ -67,6 +68,10 @@ void succession_exec(const struct successor *successor, const struct estate *est
  * logging that.
  */
 int succession_leave(const struct estate *estate);
+
+/* Nobody has the ledger open.  Returns when the locks are lost, in the loop's milliseconds: in the
+ * past, or 0, if they are or that can't be read. */
+int64_t succession_deadline(const struct estate *estate);
 
 /*
  * Nobody has the ledger open, and this process is about to end: if the next one does not come

@@ -17,6 +17,7 @@
 
 #include "base/ledger.h"
 #include "base/log.h"
+#include "base/pulse.h"
 #include "base/util.h"
 #include "event/loop.h"
 #include "fs/reaper.h"
@@ -26,6 +27,10 @@ enum {
 	MAX_FAILURES = 20,
 	AT_ONCE = 100, /* milliseconds */
 	PAUSE = 50,    /* between them, growing with their number */
+	/* How often a worker is looked at in the time in which it has to turn. */
+	GLANCES = 4,
+	/* So long a worker that turns may take to obey a second signal. */
+	MERCY_MS = 1000,
 	ENDS = 2,
 };
 
@@ -35,8 +40,16 @@ struct supervisor {
 	bool is_ready, is_resumable;
 	bool is_over; /* the worker keeps the mount alone, to its end */
 	int ending;   /* the signal by which it is to end, 0 if none came */
+	int64_t ending_at;
+	int64_t kill_at; /* a second one came; 0: none */
 	unsigned int failures;
 	int64_t started_at; /* the worker */
+	/* What was seen of its pulse, and for how long it has not changed since. */
+	uint64_t turns;
+	int64_t looked_at, silent_for;
+	bool is_killed; /* because of that */
+	/* When the locks are lost without anybody being told, if no worker turns; 0: one does. */
+	int64_t deadline;
 	pid_t worker;
 	int link; /* to the worker, -1: it has hung up; in the worker, to the supervisor */
 	int signals;
@@ -200,7 +213,10 @@ static int start_worker(struct supervisor *supervisor)
 	}
 	close(fds[1]);
 	supervisor->link = fds[0];
-	supervisor->started_at = loop_clock();
+	supervisor->started_at = supervisor->looked_at = loop_clock();
+	supervisor->turns = 0;
+	supervisor->silent_for = 0;
+	supervisor->is_killed = false;
 	/* The last one has not come to it. */
 	if (supervisor->ending)
 		kill(supervisor->worker, supervisor->ending);
@@ -210,6 +226,15 @@ static int start_worker(struct supervisor *supervisor)
 static void pause_for(int milliseconds)
 {
 	poll(NULL, 0, milliseconds);
+}
+
+/* Their holders would be told too late by a worker that does not turn before. */
+static void bound(struct supervisor *supervisor)
+{
+	int64_t deadline = succession_deadline(&supervisor->estate);
+
+	/* If it has passed, only the next worker can tell them, and does so first of all. */
+	supervisor->deadline = deadline > loop_clock() ? deadline : 0;
 }
 
 /* A worker was killed.  True if another one can go on. */
@@ -233,6 +258,7 @@ static bool may_go_on(struct supervisor *supervisor, int signal)
 	log_warning("the process that serves the mount was killed by signal %d (%s): another one "
 		    "goes on",
 		signal, strsignal(signal));
+	bound(supervisor);
 	pause_for((int)(supervisor->failures - 1) * PAUSE);
 	return true;
 }
@@ -360,6 +386,11 @@ static int set_up(struct supervisor *supervisor, const struct supervision *super
 	sigprocmask(SIG_BLOCK, &mask, NULL);
 	if (take_over(supervisor) < 0)
 		return -1;
+	supervisor->estate.pulse = pulse_new();
+	if (!supervisor->estate.pulse) {
+		log_error("there is no memory to supervise with: %s", strerror(errno));
+		return -1;
+	}
 	supervisor->signals = signalfd(-1, &mask, SFD_CLOEXEC);
 	supervisor->directory = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	ssize_t size =
@@ -375,21 +406,88 @@ static void fini(const struct supervisor *supervisor)
 	close(supervisor->estate.ledger);
 }
 
-/* Waits for something to happen; returns the worker's wait status if it has ended, else -1. */
-static int attend(struct supervisor *supervisor)
+/* The mount's end, whatever the worker does.  Returns its wait status. */
+static int end_all(struct supervisor *supervisor)
 {
-	struct pollfd fds[] = {{.fd = supervisor->signals, .events = POLLIN},
-		{.fd = supervisor->link, .events = POLLIN}};
+	kill(supervisor->worker, SIGKILL);
+	if (!supervisor->is_over && supervisor->estate.is_inherited) {
+		close(supervisor->estate.ends.device);
+		reaper_unmount(supervisor->estate.ends.reaper);
+	}
+	supervisor->is_over = true;
+	return SIGKILL;
+}
+
+/*
+ * Time in which this process did not look, because it was stopped or the machine slept or is busy,
+ * says nothing about the worker, and counts only as the time between two looks.
+ */
+static void take_pulse(struct supervisor *supervisor)
+{
+	int64_t step = supervisor->supervision->patience / GLANCES, now = loop_clock();
+	int64_t passed = now - supervisor->looked_at;
+	uint64_t turns = pulse_turns(supervisor->estate.pulse);
+
+	supervisor->looked_at = now;
+	if (!turns || turns != supervisor->turns)
+		supervisor->silent_for = 0;
+	else
+		supervisor->silent_for += passed < 2 * step ? passed : step;
+	if (turns && turns != supervisor->turns)
+		supervisor->deadline = 0;
+	supervisor->turns = turns;
+}
+
+/* The one that follows is asked again whatever it was at. */
+static void kill_silent(struct supervisor *supervisor)
+{
+	log_warning("the process that serves the mount has stood still for %lld ms: it is killed",
+		(long long)supervisor->silent_for);
+	kill(supervisor->worker, SIGKILL);
+	supervisor->silent_for = 0;
+	/* It sits in the kernel and can't even die. */
+	if (supervisor->is_killed && !supervisor->is_over)
+		bound(supervisor);
+	supervisor->is_killed = true;
+}
+
+/* Returns a wait status if all has come to its end, else -1. */
+static int look_after(struct supervisor *supervisor)
+{
+	int64_t now = loop_clock();
+
+	take_pulse(supervisor);
+	if (supervisor->kill_at && now >= supervisor->kill_at) {
+		log_warning("the process that serves the mount does not end: it is killed");
+		return end_all(supervisor);
+	}
+	if (supervisor->deadline && now >= supervisor->deadline) {
+		log_error("no process that serves the mount has turned before the deadline of its "
+			  "locks: it ends");
+		return end_all(supervisor);
+	}
+	if (supervisor->silent_for >= supervisor->supervision->patience)
+		kill_silent(supervisor);
+	return -1;
+}
+
+static void pass_on(struct supervisor *supervisor, int signal)
+{
+	int64_t now = loop_clock();
+
+	if (!supervisor->ending)
+		supervisor->ending_at = now;
+	else if (now - supervisor->ending_at >= SUPERVISE_ECHO_MS && !supervisor->kill_at)
+		supervisor->kill_at = now + MERCY_MS;
+	supervisor->ending = signal;
+	kill(supervisor->worker, signal);
+}
+
+static int on_signal(struct supervisor *supervisor)
+{
 	struct signalfd_siginfo info;
 	int status;
 
-	if (poll(fds, ARRAY_SIZE(fds), -1) < 0)
-		return -1;
-	/* What it has said before it died counts. */
-	if (fds[1].revents) {
-		on_message(supervisor);
-		return -1;
-	}
 	if (read(supervisor->signals, &info, sizeof(info)) != (ssize_t)sizeof(info))
 		return -1;
 	if (info.ssi_signo == SIGCHLD)
@@ -398,9 +496,25 @@ static int attend(struct supervisor *supervisor)
 		return replace(supervisor);
 	if (info.ssi_signo == SIGUSR2)
 		return leave(supervisor);
-	supervisor->ending = (int)info.ssi_signo;
-	kill(supervisor->worker, supervisor->ending);
+	pass_on(supervisor, (int)info.ssi_signo);
 	return -1;
+}
+
+/* Waits for something to happen; returns the worker's wait status if it has ended, else -1. */
+static int attend(struct supervisor *supervisor)
+{
+	struct pollfd fds[] = {{.fd = supervisor->signals, .events = POLLIN},
+		{.fd = supervisor->link, .events = POLLIN}};
+	int status = -1;
+
+	if (poll(fds, ARRAY_SIZE(fds), (int)supervisor->supervision->patience / GLANCES) < 0)
+		return -1;
+	/* What it has said before it died counts. */
+	if (fds[1].revents)
+		on_message(supervisor);
+	else if (fds[0].revents)
+		status = on_signal(supervisor);
+	return status == -1 ? look_after(supervisor) : status;
 }
 
 /* What keeps another one from being started may pass, as memory may come back. */
@@ -445,6 +559,7 @@ int supervise(const struct supervision *supervision)
 		while (role > 0 && status == -1);
 		if (supervisor.link >= 0)
 			close(supervisor.link);
+		pulse_died(supervisor.estate.pulse);
 	} while (role > 0 && WIFSIGNALED(status) && may_go_on(&supervisor, WTERMSIG(status)));
 	fini(&supervisor);
 	return role > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE;

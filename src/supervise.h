@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Keeps a mount, and the locks that are held through it, while the process that serves it is
- * replaced: because it was killed, or because there is a newer program (SIGUSR1), or because the
- * service manager starts the service again (SIGUSR2).
+ * replaced: because it was killed, or has stood still for too long, or because there is a newer
+ * program (SIGUSR1), or because the service manager starts the service again (SIGUSR2).
  *
  * This process does nothing else, and so has little that could go wrong: it holds /dev/fuse, the
  * reaper's line and the ledger, and starts one worker after the other.  Its own end is the worker's
@@ -26,10 +26,15 @@ struct supervision {
 	void (*prepare)(void *user, bool is_asked);
 	void (*stay)(void *user);
 	void *user;
+	/* A worker that has turned, and does not for so many milliseconds, is killed. */
+	int64_t patience;
 	struct estate estate;    /* what succession_find has found */
 	char **argv;             /* ours, for that program */
 	const char *mount_point; /* absolute */
 };
+
+/* Two signals in this time are one: whoever signals a whole group means it once. */
+enum { SUPERVISE_ECHO_MS = 1000 };
 
 /* Whether the kernel is not too old for anybody to go on. */
 bool supervise_is_possible(void);

@@ -24,6 +24,7 @@ struct keep;
 struct ledger;
 struct lockspace;
 struct node;
+struct pulse;
 struct request;
 struct shared_text;
 struct table;
@@ -34,6 +35,7 @@ struct fs_options {
 	struct store_policy policy; /* of the root, where the mount options say something */
 	mode_t root_mode;           /* of the root, until the store says something else */
 	bool resumes;               /* what another process has mounted is to be served */
+	struct pulse *pulse;        /* ours; NULL: nobody watches it */
 
 	/* To be shown only. */
 	const char *source;

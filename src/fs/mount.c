@@ -11,6 +11,7 @@
 #include "base/ledger.h"
 #include "base/log.h"
 #include "base/proc.h"
+#include "base/pulse.h"
 #include "base/util.h"
 #include "event/loop.h"
 #include "fs/former.h"
@@ -77,11 +78,34 @@ static void note_init(struct mount *mount, const struct fuse_buf *buffer)
 		ledger_put(mount->fs.ledger, &slot, LEDGER_INIT, buffer->mem, buffer->size);
 }
 
+/* Instead of libfuse's, which would process it.  Whatever it holds, it goes on to hold. */
+static void refuse(const struct mount *mount, const struct fuse_in_header *header)
+{
+	struct fuse_out_header answer = {
+		.len = sizeof(answer), .error = -EIO, .unique = header->unique};
+
+	log_error("two processes that served the mount have died of one request (operation %u, "
+		  "user %u, process %u): it fails",
+		header->opcode, header->uid, header->pid);
+	if (write(fuse_session_fd(mount->session), &answer, sizeof(answer)) < 0)
+		log_trace("nobody waits for it: %s", strerror(errno));
+}
+
 static void process(struct mount *mount, const struct fuse_buf *buffer)
 {
+	const struct fuse_in_header *header = buffer->mem;
+	struct pulse *pulse = mount->fs.options.pulse;
+	uint64_t request = header->unique & ~SESSION_RESENT;
+
 	note_init(mount, buffer);
-	mount->unique = ((const struct fuse_in_header *)buffer->mem)->unique;
+	mount->unique = header->unique;
+	if (header->unique & SESSION_RESENT && pulse_is_deadly(pulse, request)) {
+		refuse(mount, header);
+		return;
+	}
+	pulse_at(pulse, request);
 	fuse_session_process_buf(mount->session, buffer);
+	pulse_at(pulse, 0);
 }
 
 static void on_readable(struct loop_fd *watch, unsigned int events)

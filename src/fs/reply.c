@@ -9,6 +9,7 @@
 
 #include "base/ledger.h"
 #include "base/log.h"
+#include "base/pulse.h"
 #include "base/util.h"
 #include "fs/handle.h"
 #include "fs/node.h"
@@ -186,6 +187,15 @@ bool add_entry(struct request *request, struct entry_buffer *buffer, const char 
 		return false;
 	buffer->size += size;
 	return true;
+}
+
+void request_go_on(struct request *request)
+{
+	struct pulse *pulse = request->fs->options.pulse;
+
+	pulse_at(pulse, request->mark);
+	request->next(request);
+	pulse_at(pulse, 0);
 }
 
 static void on_fuse_interrupt(fuse_req_t req, void *user)

@@ -100,6 +100,9 @@ bool add_entry(struct request *request, struct entry_buffer *buffer, const char 
 /* Sets request->aim for good, before that is removed. */
 void request_aim(struct request *request, uint64_t aim);
 
+/* Carries out request->next, as a part of the request of which this process may die. */
+void request_go_on(struct request *request);
+
 /* fn is called, from the loop, when the caller gets a signal.  To be called last. */
 void request_on_interrupt(struct request *request, void (*fn)(struct request *request));
 

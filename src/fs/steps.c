@@ -52,7 +52,7 @@ static void permitted(struct request *request)
 	if (error)
 		reply_error(request, error);
 	else
-		request->next(request);
+		request_go_on(request);
 }
 
 static void on_directory_read(void *user, int result, struct store_view *view)
@@ -104,7 +104,7 @@ static void settle(struct request *request)
 	if (leaving)
 		lockspace_await(leaving, on_settled, request);
 	else
-		request->next(request);
+		request_go_on(request);
 }
 
 void step_settled(struct request *request, bool below, request_fn *next)

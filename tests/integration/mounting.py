@@ -65,7 +65,7 @@ class Mount:
         self.log_path = Path(f"{directory}.log")
         self.allowed = []
         self.expected_exit = 0
-        self.stopped = None  # by pause()
+        self.stopped = []  # processes, by pause() and stall()
 
     def __truediv__(self, name):
         return f"{self.path}/{name}"
@@ -192,14 +192,25 @@ class Mount:
 
     def pause(self):
         """Stops the daemon, as a suspended machine would; returns when it stands still."""
-        self.stopped = self.server
-        os.kill(self.stopped, signal.SIGSTOP)
-        wait_until(lambda: process_state(self.stopped) == "T", what="the daemon is stopped")
+        for process in dict.fromkeys((self.pid, self.server)):
+            self.stall(process)
+
+    def stall(self, process=None):
+        """Stops only the process that serves the mount; returns it when it stands still."""
+        process = process or self.server
+        os.kill(process, signal.SIGSTOP)
+        self.stopped.append(process)
+        wait_until(lambda: process_state(process) in ("T", None), what="the daemon is stopped")
+        return process
 
     def resume(self):
-        """Undoes pause()."""
-        os.kill(self.stopped or self.pid, signal.SIGCONT)
-        self.stopped = None
+        """Undoes pause() and stall()."""
+        for process in self.stopped:
+            try:
+                os.kill(process, signal.SIGCONT)
+            except ProcessLookupError:
+                pass
+        self.stopped = []
 
     def kill(self):
         """Ends the daemon with SIGKILL, which the test wants."""

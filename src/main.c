@@ -251,10 +251,9 @@ static void on_mount_ready(void *user, int error)
 		return;
 	if (program->supervisor >= 0)
 		tell_supervisor(program);
-	if (program->options.supervise &&
-		(program->supervisor < 0 || !mount_is_resumable(program->mount)))
-		log_info("this kernel is older than 6.9: if the process that serves the mount is "
-			 "killed its locks are lost");
+	if (program->supervisor >= 0 && !mount_is_resumable(program->mount))
+		log_info("this kernel does not ask again, as Linux 6.9 does: if the process that "
+			 "serves the mount is killed its locks are lost");
 	log_info("%s mounted at %s", program->options.source, program->options.mount_point);
 	if (!mount_has_symlinks(program->mount))
 		log_info(
@@ -496,7 +495,7 @@ static int serve_or_supervise(struct program *program)
 	limits_init();
 	/* Also of a log whose reader has ended. */
 	signal(SIGPIPE, SIG_IGN);
-	if (!program->options.supervise || !supervise_is_possible())
+	if (!program->options.supervise)
 		return serve(program);
 	return supervise(&supervision);
 }

@@ -11,7 +11,6 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -31,6 +30,8 @@ enum {
 	GLANCES = 4,
 	/* So long a worker that turns may take to obey a second signal. */
 	MERCY_MS = 1000,
+	/* So long it waits for the supervisor when it ends. */
+	ANSWER_MS = 500,
 	ENDS = 2,
 };
 
@@ -82,8 +83,11 @@ void supervise_end(int supervisor)
 	struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1};
 
 	send_message(supervisor, &header);
-	/* The answer: it has closed what keeps the mount alive. */
-	(void)recv(supervisor, &message, sizeof(message), 0);
+	/* The answer: it has closed what keeps the mount alive.  If it does not run it does so
+	 * later. */
+	struct pollfd answer = {.fd = supervisor, .events = POLLIN};
+	if (poll(&answer, 1, ANSWER_MS) > 0)
+		(void)recv(supervisor, &message, sizeof(message), 0);
 }
 
 void supervise_tell(int supervisor, const struct mount_ends *ends, bool resumable)
@@ -451,11 +455,21 @@ static void kill_silent(struct supervisor *supervisor)
 	supervisor->is_killed = true;
 }
 
+/* If no other can go on, the worker may stand still almost until its locks are lost: the mount's
+ * end then tells those who hold them, before that. */
+static int64_t patience_with(const struct supervisor *supervisor)
+{
+	int64_t patience = supervisor->supervision->patience;
+
+	return supervisor->is_resumable ? patience : 2 * patience;
+}
+
 /* Returns a wait status if all has come to its end, else -1. */
 static int look_after(struct supervisor *supervisor)
 {
 	int64_t now = loop_clock();
 
+	log_tidy(now);
 	take_pulse(supervisor);
 	if (supervisor->kill_at && now >= supervisor->kill_at) {
 		log_warning("the process that serves the mount does not end: it is killed");
@@ -466,7 +480,7 @@ static int look_after(struct supervisor *supervisor)
 			  "locks: it ends");
 		return end_all(supervisor);
 	}
-	if (supervisor->silent_for >= supervisor->supervision->patience)
+	if (supervisor->silent_for >= patience_with(supervisor))
 		kill_silent(supervisor);
 	return -1;
 }
@@ -528,16 +542,6 @@ static int start_some_worker(struct supervisor *supervisor)
 		role = start_worker(supervisor);
 	}
 	return role;
-}
-
-bool supervise_is_possible(void)
-{
-	enum { MAJOR = 6, MINOR = 9 };
-	struct utsname system;
-	unsigned int major, minor;
-
-	return uname(&system) < 0 || sscanf(system.release, "%u.%u", &major, &minor) != 2 ||
-	       major > MAJOR || (major == MAJOR && minor >= MINOR);
 }
 
 int supervise(const struct supervision *supervision)

@@ -36,9 +36,6 @@ struct supervision {
 /* Two signals in this time are one: whoever signals a whole group means it once. */
 enum { SUPERVISE_ECHO_MS = 1000 };
 
-/* Whether the kernel is not too old for anybody to go on. */
-bool supervise_is_possible(void);
-
 /* Returns the status to exit with, in the supervisor and in each worker. */
 int supervise(const struct supervision *supervision);
 

@@ -42,7 +42,7 @@ struct mount_ends {
 };
 
 /* Borrowed.  Once it is mounted; to be passed on only if the kernel asks a new process again what
- * the old one has not answered, which it does since Linux 6.9. */
+ * the old one has not answered, which it tells in the beginning. */
 struct mount_ends mount_ends(const struct mount *mount);
 bool mount_is_resumable(const struct mount *mount);
 

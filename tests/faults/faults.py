@@ -340,6 +340,15 @@ def worker_killed(field, site):
         yield 0.6
 
 
+@fault("the process that serves a mount stands still, longer than the TTL")
+def worker_stalled(field, site):
+    if site.supervise == "no":
+        site = field.sites[0]
+    site.mount.stall()
+    yield LONG
+    site.mount.resume()
+
+
 @fault("the last clients of a lazily unmounted mount are killed", remounts=True)
 def unmounted_lazily(field, site):
     site.open = False

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mounting import BINARY, clean_environment, is_sanitized
+from mounting import BINARY, PLAIN_BINARY, clean_environment, is_sanitized
 from support import (
     LONG, PATIENCE, PROGRAMS, SOON, checked, gone, mounts, run, wait_until,
 )
@@ -481,14 +481,10 @@ def test_question_of_another_version(lab):
         assert done.returncode == 1
 
 
-@pytest.mark.parametrize("options, wrapper", [
-    ("supervise=no", []), ("", ["setarch", "--uname-2.6"]),
-], ids=["no", "old kernel"])
-def test_without_a_supervisor(lab, options, wrapper):
+def test_without_a_supervisor(lab):
     """One process, which nothing can replace, and which does not die of the attempt."""
-    mount = lab.mount(options, wrapper=wrapper).expect("it is not replaced: nobody supervises it")
+    mount = lab.mount("supervise=no").expect("it is not replaced: nobody supervises it")
     wait_until(lambda: "mounted at" in mount.log())
-    assert ("this kernel is older than 6.9" in mount.log()) == bool(wrapper)
     one = lab.agent()
     fd = one.take(mount / "x")
     status = json.loads(Path(mount / ".latchfs/status").read_text(encoding="utf-8"))
@@ -497,6 +493,50 @@ def test_without_a_supervisor(lab, options, wrapper):
         mount.signal(number)
         wait_until(lambda count=count: mount.log().count("not replaced") == count)
     one.fsync(fd)
+
+
+def test_a_kernel_that_says_it_is_old(lab):
+    """What it can do counts: distributions give their kernels what newer ones can."""
+    mount = ready(lab.mount(wrapper=["setarch", "--uname-2.6"]).expect(TAKEN_OVER))
+    one = lab.agent()
+    fd = one.take(mount / "x")
+    kill(mount, 2)
+    one.fsync(fd)
+
+
+@pytest.fixture
+def old_kernel(lab, suite):
+    """A mount whose kernel does not say that it can ask again."""
+
+    def build(target):
+        checked("gcc", "-O1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", target,
+                PROGRAMS / "old_kernel.c", "-ldl")
+
+    mount = lab.mount(ttl=8, binary=PLAIN_BINARY,
+                      environment={"LD_PRELOAD": str(suite.once("old_kernel", build))})
+    assert "this kernel does not ask again" in ready(mount).log()
+    return mount
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_an_old_kernel(lab, old_kernel, number):
+    """No other process can go on: the mount ends, also if the one that there is stands still."""
+    mount, other = old_kernel, lab.mount(ttl=8)
+    mount.expect("it is not replaced|stood still|its locks are lost")
+    one, two = lab.agent(), lab.agent()
+    fd = one.take(mount / "x")
+    two.begin("take", other / "x")
+    lab.await_keys("x", 2)
+    for count, signal_number in enumerate((signal.SIGUSR1, signal.SIGUSR2), 1):
+        mount.signal(signal_number)
+        wait_until(lambda count=count: mount.log().count("it is not replaced") == count)
+    one.fsync(fd)
+    mount.expected_exit = 1
+    os.kill(mount.server, number)
+    assert mount.wait_exit() == 1
+    wait_until(lambda: one.error("pread", fd, 10, 0) == errno.ENOTCONN)
+    assert not two.ready()
+    two.finish()
 
 
 def test_nobody_keeps_the_mount(lab, mount):

@@ -410,6 +410,10 @@ static struct http_request *request_new(struct http_pool *pool)
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+#if LIBCURL_VERSION_NUM >= 0x075700
+	/* Else the end of a request waits, in this thread, for the one that resolves a name. */
+	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+#endif
 	/* No proxy from the environment may stand between a lock and its store. */
 	curl_easy_setopt(easy, CURLOPT_PROXY, "");
 	/* A stream may be silent for long: the kernel finds out about a peer that is gone. */

@@ -3,7 +3,10 @@
 
 import errno
 import os
+import random
+import select
 import signal
+import socket
 
 import pytest
 
@@ -194,3 +197,40 @@ def test_no_worker_turns(lab, deadly):
     assert not two.ready()
     assert one.error("pread", fd, 10, 0) == errno.ENOTCONN
     two.finish()
+
+
+# The daemon's machine asks a name server of the test's.
+OWN_RESOLVER = """
+mount --make-private /
+mount --bind "$0" /etc/resolv.conf
+exec "$@"
+"""
+
+
+@pytest.fixture
+def deaf_resolver(lab):
+    """The words before a command for which no name of a machine is ever resolved."""
+    address = f"127.{random.randrange(1, 255)}.{random.randrange(256)}.{random.randrange(1, 255)}"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((address, 53))
+        yield server, ["unshare", "-m", "--propagation", "unchanged", "sh", "-c", OWN_RESOLVER,
+                       lab.scratch(f"nameserver {address}\n")]
+
+
+def test_names_are_not_resolved(lab, shared, deaf_resolver):
+    """A request to an address by such a name waits, and nothing else does, also not for its end."""
+    server, wrapper = deaf_resolver
+    wire = lab.wire()
+    mount = lab.mount("timeout=30", ttl=8, name="shared/m", wrapper=wrapper,
+                      url=f"{wire.url},http://nobody.example:2379")
+    mount.expect("does not answer|answers again|the watch")
+    ready(mount)
+    one = lab.agent()
+    fd = one.take(mount / "x")
+    wire.stall()
+    wait_until(lambda: select.select([server], [], [], 0)[0], what="it asks for the name")
+    wire.mend()
+    for _ in range(3):
+        renewals = renewed(mount)
+        wait_until(lambda renewals=renewals: renewed(mount) > renewals, what="the lease is renewed")
+    one.fsync(fd)

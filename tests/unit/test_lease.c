@@ -165,8 +165,27 @@ static void test_left_behind(void **state)
 	}
 }
 
-/* The same, when another worker goes on with the lease: what that one had proven is all there is.
- */
+/* A member that has never heard of the lease, for it was left behind before that was granted. */
+static void test_left_behind_before(void **state)
+{
+	struct story story = {.endpoints = 3,
+		.away = NOBODY,
+		.ttl_seconds = 5,
+		.begins = -2000,
+		.lasts = 60 * 1000,
+		.hangs = {true},
+		.elections = {{-1000, 1}},
+		.election_count = 1};
+
+	/* Whoever is slow is not the only one that is asked. */
+	for (story.slowest = 0; story.slowest <= 800; story.slowest += 100) {
+		live_through(&story);
+		assert_int_equal(world.lost_at, 0);
+	}
+	assert_true(world.metrics.unproven > 0);
+}
+
+/* Another worker goes on with the lease: what the one before had proven is all there is. */
 static void test_left_behind_after_takeover(void **state)
 {
 	struct story story = {.endpoints = 1,
@@ -241,6 +260,7 @@ int main(void)
 		cmocka_unit_test(test_late_timeouts_say_nothing),
 		cmocka_unit_test(test_a_disk_hangs),
 		cmocka_unit_test(test_left_behind),
+		cmocka_unit_test(test_left_behind_before),
 		cmocka_unit_test(test_left_behind_after_takeover),
 		cmocka_unit_test(test_elections),
 		cmocka_unit_test(test_chance),

@@ -146,6 +146,9 @@ static void on_doubt(struct loop_timer *timer)
  *  3. So from that moment the lease has its TTL; for every leader that is elected later gives each
  *     lease its whole TTL again.
  *
+ * The same goes for the answer that there is no such lease: a member that was left behind before
+ * the lease was granted has never heard of it.
+ *
  * It makes no difference whether the member leads or follows, or whether the read meets another
  * member, behind a balancer.  The read before the renewal that a proof seems to need is part of the
  * answer.  A lease that was just granted needs no proof: the grant is an entry of the log.
@@ -175,6 +178,10 @@ static void on_proof(struct etcd_call *call, int result)
 
 	if (result || !is_same_origin(&renewal->answer.origin, &renewal->origin)) {
 		lease->metrics.unproven++;
+		return;
+	}
+	if (renewal->answer.ttl <= 0) {
+		etcd_lease_gone(lease);
 		return;
 	}
 	/* One that was sent earlier may be proven later. */
@@ -220,13 +227,9 @@ static void on_renewed(struct etcd_call *call, int result)
 	struct etcd_renewal *renewal = container_of(call, struct etcd_renewal, call);
 	struct etcd_lease *lease = renewal->lease;
 
-	if (result == ETCD_NO_LEASE || (result == 0 && renewal->answer.ttl <= 0)) {
-		etcd_lease_gone(lease);
-		return;
-	}
 	/* Of a failure the timer takes care.  One that was sent earlier may be answered later. */
 	lease->metrics.failures += result != 0;
-	if (!result && call->sent_at > lease->renewed_at)
+	if (!result && (renewal->answer.ttl <= 0 || call->sent_at > lease->renewed_at))
 		prove(renewal);
 }
 

@@ -54,6 +54,7 @@ static struct {
 	unsigned int reign_count;
 	unsigned int promoted; /* the last one that has begun */
 	bool granted, gone;
+	int64_t granted_at;
 	unsigned int seed;
 } etcd;
 
@@ -147,7 +148,9 @@ static int carry_out(unsigned int reign, int *ttl)
 
 	if (known(leader) != reign)
 		return -ECONNRESET;
-	*ttl = reign == etcd.promoted && etcd.gone ? 0 : (int)(world.ttl / 1000);
+	bool unheard_of = hangs(leader) && etcd.from < etcd.granted_at;
+	bool gone = unheard_of || (reign == etcd.promoted && etcd.gone);
+	*ttl = gone ? 0 : (int)(world.ttl / 1000);
 	if (*ttl)
 		etcd.reigns[reign].expires_at = world.now + world.ttl;
 	return 0;
@@ -277,6 +280,7 @@ static const char *answer_to(struct http_request *request)
 			request->kind == RENEWAL ? "}" : "");
 	if (request->kind == GRANT) {
 		etcd.granted = true;
+		etcd.granted_at = world.now;
 		etcd.gone = false;
 		etcd.reigns[etcd.promoted].expires_at = world.now + world.ttl;
 	}
@@ -391,6 +395,11 @@ static void pass(int64_t milliseconds)
 
 static void on_state(struct etcd_lease *lease, enum store_session state)
 {
+	uint64_t found_gone = lease->metrics.losses[ETCD_LOSS_GONE];
+
+	if (found_gone > world.metrics.losses[ETCD_LOSS_GONE] && !etcd.gone)
+		fail_msg("a lease that lives was given up");
+	world.metrics = lease->metrics;
 	if (state != STORE_SESSION_LOST || world.lost_at)
 		return;
 	world.lost_at = world.now;

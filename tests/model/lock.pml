@@ -40,9 +40,10 @@
  * What was left out, and why nothing is lost by that:
  *
  *   Time.  What depends on it may happen at any moment; there is only an order: a mount gives its
- *   session up before etcd expires the lease.  The periodic check need not come before everything
- *   else has happened, so a case without ROUNDS or CHECKS proves that news alone are enough.  After
- *   a gap they are not: a join that was under way may show who has gone, until the next check.
+ *   session up before etcd expires the lease, which lease.pml proves.  The periodic check need not
+ *   come before everything else has happened, so a case without ROUNDS or CHECKS proves that news
+ *   alone are enough.  After a gap they are not: a join that was under way may show who has gone,
+ *   until the next check.
  *
  *   etcd is one linearizable store whose revisions only grow.  Its lists of a lease's keys are
  *   exact; the program takes them for hints, and asks again about each key that they lack.

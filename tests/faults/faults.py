@@ -7,13 +7,14 @@ dice, which the campaign has made for it from the seed.
 """
 
 import contextlib
+import contextlib
 import errno
 import signal
 import time
 from dataclasses import dataclass
 
 from field import PASSWORD, PREFIX, TTL, until  # first: it knows where those below are
-from etcdserver import encode
+from etcdserver import encode, etcd_version
 from mounting import abort_connection
 from support import run
 
@@ -93,6 +94,47 @@ def leader_isolated(field, site):
     yield LONG
     for wire in field.peer_wires.values():
         wire.mend()
+
+
+def takes_leases_back():
+    """Whether a leader that was left behind ends leases when it is back (etcd issue 15247)."""
+    version = tuple(int(number) for number in etcd_version().split("."))
+    return version < (3, 4, 31) or (3, 5) <= version < (3, 5, 13)
+
+
+def hang_disk(member, seconds):
+    member.hang_disk()
+    yield seconds
+    member.mend_disk()
+
+
+@fault("the disk of the leader hangs, less than half the TTL", cluster=True)
+def leader_disk_short(field, site):
+    yield from hang_disk(field.leader(), SHORT)
+
+
+@fault("the disk of the leader hangs, longer than the TTL", cluster=True,
+       loses=ANYBODY if takes_leases_back() else ALL)
+def leader_disk_long(field, site):
+    leader = field.leader()
+    leader.hang_disk()
+    yield LONG
+    with contextlib.ExitStack() as breaking:
+        # As if by an operator: who holds is told when it has happened.
+        for one in field.sites if takes_leases_back() else []:
+            breaking.enter_context(field.breaking(one))
+        leader.mend_disk()
+        yield 1
+
+
+@fault("the disk of a follower hangs, less than half the TTL", cluster=True)
+def follower_disk_short(field, site):
+    yield from hang_disk(field.follower(site.dice), SHORT)
+
+
+@fault("the disk of a follower hangs, longer than the TTL", cluster=True)
+def follower_disk_long(field, site):
+    yield from hang_disk(field.follower(site.dice), LONG)
 
 
 @fault("two of three members stand still, less than half the TTL", cluster=True)

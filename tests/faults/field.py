@@ -357,6 +357,11 @@ class Field:
         """The member that leads."""
         return self.cluster.leader()
 
+    def follower(self, dice):
+        """A member that does not lead, by chance."""
+        leader = self.leader()
+        return dice.choice([member for member in self.cluster.members if member is not leader])
+
     def etcdctl(self, *words):
         """Any command, on a member that answers."""
         return self.any_member().etcdctl(*words)

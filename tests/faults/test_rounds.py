@@ -59,6 +59,8 @@ def test_rounds_differ():
     (["a: connections stall, longer", "b: defragmentation"], "abc"),
     (["a: two of three members stand still, longer"], "abc"),
     (["a: the lease is revoked"], "a"),
+    (["a: the disk of the leader hangs, less"], ""),
+    (["a: the disk of a follower hangs, longer"], ""),
 ])
 def test_who_may_lose(hurt, losers):
     """Whose losses are no finding, by the faults of a round."""

@@ -32,6 +32,7 @@
  *       locks         taking locks; flock
  *       fcntl         byte ranges
  *       signals       to those who have lost a lock
+ *       search, searcher  the processes that have a file open, by helper processes; what these do
  *       dirs          mkdir, rmdir, listing
  *       attr, xattr   attributes; who holds a lock, breaking it; a directory's policies
  *       steps         what many of these begin with: permissions, waiting for releases

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
+#include <uthash.h>
 
 #include "base/util.h"
 
@@ -87,17 +88,31 @@ bool proc_is_alive(pid_t pid)
 	return pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
 }
 
-bool proc_may_signal(uid_t uid, pid_t pid)
+bool proc_users(pid_t pid, struct proc_users *users)
 {
-	cleanup(close_file) FILE *status = uid ? open_proc(pid, "status") : NULL;
+	cleanup(close_file) FILE *status = open_proc(pid, "status");
 	char line[512];
 	unsigned int real, saved;
 
 	while (status && fgets(line, sizeof(line), status)) {
-		if (sscanf(line, "Uid: %u %*u %u", &real, &saved) == 2)
-			return real == uid || saved == uid;
+		if (sscanf(line, "Uid: %u %*u %u", &real, &saved) != 2)
+			continue;
+		*users = (struct proc_users){.real = real, .saved = saved};
+		return true;
 	}
-	return uid == 0;
+	return false;
+}
+
+bool proc_users_may_be_signalled(const struct proc_users *users, uid_t uid)
+{
+	return uid == 0 || users->real == uid || users->saved == uid;
+}
+
+bool proc_may_signal(uid_t uid, pid_t pid)
+{
+	struct proc_users users;
+
+	return uid == 0 || (proc_users(pid, &users) && proc_users_may_be_signalled(&users, uid));
 }
 
 int proc_open(pid_t pid)
@@ -308,34 +323,102 @@ bool proc_mount_device(const char *mount_point, dev_t *device)
 	return true;
 }
 
-/* A mount has another id in every namespace, so it is looked up in the process's own. */
-static bool is_on_device(pid_t pid, int mount_id, dev_t device)
+/* --- open files --- */
+
+/* The mounts of the device in a mount namespace, each of which has a number there. */
+struct namespace
 {
-	cleanup(close_file) FILE *file = open_proc(pid, "mountinfo");
-	cleanup(free_ptr) char *line = NULL;
-	struct mount_line mount;
-	size_t size = 0;
-
-	while (file && getline(&line, &size, file) > 0) {
-		if (parse_mount(line, &mount) && mount.id == mount_id)
-			return mount.device == device;
-	}
-	return false;
-}
-
-/* One pass over what processes have open. */
-struct search {
-	dev_t device;
-	proc_wanted_fn *wanted;
-	proc_open_file_fn *fn;
-	void *user;
-
-	/* Of the process it is at: a mount of which it is known whether it is on the device. */
-	int mount_id;
-	bool is_on_device;
+	uint64_t number;
+	int *mounts; /* sorted */
+	size_t count;
+	UT_hash_handle hh;
 };
 
-static void check_file(struct search *search, pid_t pid, const char *fd)
+struct proc_walk {
+	dev_t device;
+	struct namespace *namespaces; /* that were seen so far */
+	struct namespace unnamed;     /* that of a process into which we may not look so far */
+};
+
+struct proc_walk *proc_walk_new(dev_t device)
+{
+	struct proc_walk *walk = xzalloc(sizeof(*walk));
+
+	walk->device = device;
+	return walk;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	int x = *(const int *)a, y = *(const int *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Any user can have a hundred thousand in a namespace of his own: they are read once. */
+static void read_mounts(pid_t pid, dev_t device, struct namespace *namespace)
+{
+	cleanup(close_file) FILE *file = open_proc(pid, "mountinfo");
+	cleanup(free_ptr) char *text = NULL;
+	size_t size = 0, room = 0;
+	struct mount_line line;
+
+	free(take(namespace->mounts));
+	namespace->count = 0;
+	while (file && getline(&text, &size, file) > 0) {
+		if (!parse_mount(text, &line) || line.device != device)
+			continue;
+		if (namespace->count == room) {
+			room = room ? 2 * room : 4;
+			namespace->mounts =
+				xrealloc(namespace->mounts, room, sizeof(namespace->mounts[0]));
+		}
+		namespace->mounts[namespace->count++] = line.id;
+	}
+	if (namespace->count)
+		qsort(namespace->mounts, namespace->count, sizeof(namespace->mounts[0]), by_number);
+}
+
+/* 0 if we may not know. */
+static uint64_t namespace_of(pid_t pid)
+{
+	static const char before[] = "mnt:[";
+	cleanup(free_ptr) char *path = xasprintf("/proc/%d/ns/mnt", (int)pid);
+	char text[64];
+	uint64_t number = 0;
+	ssize_t size = readlink(path, text, sizeof(text) - 1);
+
+	if (size < 0)
+		return 0;
+	text[size] = '\0';
+	text[strcspn(text, "]")] = '\0';
+	if (begins_with(text, before))
+		(void)parse_u64(text + strlen(before), 10, UINT64_MAX, &number);
+	return number;
+}
+
+static const struct namespace *find_namespace(struct proc_walk *walk, pid_t pid)
+{
+	uint64_t number = namespace_of(pid);
+	struct namespace *namespace;
+
+	if (!number) {
+		read_mounts(pid, walk->device, &walk->unnamed);
+		return &walk->unnamed;
+	}
+	HASH_FIND(hh, walk->namespaces, &number, sizeof(number), namespace);
+	if (namespace)
+		return namespace;
+	namespace = xzalloc(sizeof(*namespace));
+	namespace->number = number;
+	read_mounts(pid, walk->device, namespace);
+	HASH_ADD(hh, walk->namespaces, number, sizeof(number), namespace);
+	return namespace;
+}
+
+/* Of the files of a process: from the first one that is wanted its namespace is known. */
+static void check_file(struct proc_walk *walk, const struct namespace **namespace, pid_t pid,
+	const char *fd, const struct proc_looker *looker)
 {
 	cleanup(free_ptr) char *name = xasprintf("fdinfo/%s", fd);
 	cleanup(close_file) FILE *file = open_proc(pid, name);
@@ -343,39 +426,38 @@ static void check_file(struct search *search, pid_t pid, const char *fd)
 	if (!file)
 		return;
 	/* mnt_id stands before ino. */
-	int mount_id = (int)read_field(file, "mnt_id:", 10, 0);
+	int mount = (int)read_field(file, "mnt_id:", 10, 0);
 	uint64_t inode = read_field(file, "ino:", 10, 0);
-	if (!search->wanted(search->user, inode))
+	if (!looker->wanted(looker->user, inode))
 		return;
-	if (mount_id != search->mount_id)
-		search->is_on_device = is_on_device(pid, mount_id, search->device);
-	search->mount_id = mount_id;
-	if (search->is_on_device)
-		search->fn(search->user, pid, inode);
+	if (!*namespace)
+		*namespace = find_namespace(walk, pid);
+	if ((*namespace)->count && bsearch(&mount, (*namespace)->mounts, (*namespace)->count,
+					   sizeof(mount), by_number))
+		looker->found(looker->user, pid, inode);
 }
 
-static void check_process(struct search *search, pid_t pid)
+void proc_walk_files(struct proc_walk *walk, pid_t pid, const struct proc_looker *looker)
 {
 	cleanup(free_ptr) char *path = xasprintf("/proc/%d/fdinfo", (int)pid);
 	cleanup(close_dir) DIR *dir = opendir(path);
+	const struct namespace *namespace = NULL;
 	const struct dirent *entry;
 
-	search->mount_id = -1;
 	while (dir && (entry = readdir(dir))) {
 		if (entry->d_name[0] != '.')
-			check_file(search, pid, entry->d_name);
+			check_file(walk, &namespace, pid, entry->d_name, looker);
 	}
 }
 
-void proc_find_open_files(dev_t device, proc_wanted_fn *wanted, proc_open_file_fn *fn, void *user)
+void proc_each(proc_each_fn *fn, void *user)
 {
-	struct search search = {.device = device, .wanted = wanted, .fn = fn, .user = user};
 	cleanup(close_dir) DIR *dir = opendir("/proc");
 	const struct dirent *entry;
 	uint64_t pid;
 
 	while (dir && (entry = readdir(dir))) {
 		if (parse_u64(entry->d_name, 10, INT32_MAX, &pid) == 0)
-			check_process(&search, (pid_t)pid);
+			fn(user, (pid_t)pid);
 	}
 }

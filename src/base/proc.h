@@ -4,8 +4,8 @@
  *
  * The one rule: nothing here may follow a path of another process (its cwd, root or descriptors),
  * for that may lead into our own mount, and then we would wait for ourselves.  /proc/PID/comm,
- * status, cgroup, syscall, fdinfo and mountinfo are read; cmdline is not, because it may wait for
- * the process.
+ * status, cgroup, syscall, fdinfo, mountinfo and the link ns/mnt are read; cmdline is not, because
+ * it may wait for the process.
  */
 #pragma once
 
@@ -40,7 +40,15 @@ char *proc_cgroup(struct proc_cgroup *cache, pid_t pid);
 
 bool proc_is_alive(pid_t pid);
 
-/* Whether a process of that user may send it signals, by kill(2)'s rule. */
+/* The users of a process that kill(2) looks at. */
+struct proc_users {
+	uid_t real, saved;
+};
+/* False if it is not visible. */
+bool proc_users(pid_t pid, struct proc_users *users);
+/* Whether a process of that user may send such a process signals, by kill(2)'s rule. */
+bool proc_users_may_be_signalled(const struct proc_users *users, uid_t uid);
+/* The same, of a process. */
 bool proc_may_signal(uid_t uid, pid_t pid);
 
 /*
@@ -84,9 +92,19 @@ bool proc_find_mount(const char *mount_point, struct proc_mount *mount);
 bool proc_mount_device(const char *mount_point, dev_t *device);
 
 /*
- * Goes through all that processes have open, and calls fn for each file of that device whose inode
- * number is wanted; all those of one process in a row.
+ * Looks for files of a device among those that processes have open.  How long that takes is any
+ * user's choice, so it is for processes that nobody waits for; nothing is freed before their end.
  */
-typedef bool proc_wanted_fn(void *user, uint64_t inode);
-typedef void proc_open_file_fn(void *user, pid_t pid, uint64_t inode);
-void proc_find_open_files(dev_t device, proc_wanted_fn *wanted, proc_open_file_fn *fn, void *user);
+struct proc_walk;
+struct proc_walk *proc_walk_new(dev_t device);
+
+struct proc_looker {
+	bool (*wanted)(void *user, uint64_t inode);
+	void (*found)(void *user, pid_t pid, uint64_t inode); /* one that is wanted */
+	void *user;
+};
+void proc_walk_files(struct proc_walk *walk, pid_t pid, const struct proc_looker *looker);
+
+/* Calls fn for each process that is visible. */
+typedef void proc_each_fn(void *user, pid_t pid);
+void proc_each(proc_each_fn *fn, void *user);

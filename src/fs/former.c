@@ -85,6 +85,8 @@ static bool has_given_back(struct fs *fs, pid_t thread, const char *path)
 	return given;
 }
 
+enum { GENERATIONS = 100 };
+
 /* Who is nearest to who asks: the thread itself, its process, who started that. */
 bool former_means(const struct request *request, const struct hold *hold)
 {
@@ -96,8 +98,12 @@ bool former_means(const struct request *request, const struct hold *hold)
 		return false;
 	proc_identify(request->pid, &who);
 	bool given = has_given_back(request->fs, who.thread, path);
-	for (pid_t pid = who.pid; !given && pid > 1 && pid != creator->pid; pid = proc_parent(pid))
+	pid_t pid = who.pid;
+	/* Anybody can have a process with thousands of ancestors. */
+	for (int i = 0; i < GENERATIONS && !given && pid > 1 && pid != creator->pid; i++) {
 		given = has_given_back(request->fs, pid, path);
+		pid = proc_parent(pid);
+	}
 	if (given && log_admits("locks that were not removed", request->uid, loop_clock()))
 		log_info("lock %s: process %d wanted to remove it, but means the one that was "
 			 "given back when its file was closed",

@@ -23,11 +23,15 @@ struct hold;
 struct keep;
 struct ledger;
 struct lockspace;
+struct loss;
 struct node;
 struct pulse;
 struct request;
+struct search;
 struct shared_text;
+struct signal_search;
 struct table;
+struct unsaid_search;
 
 struct fs_options {
 	const char *host;           /* this node's name, for records */
@@ -70,10 +74,13 @@ struct fs {
 	struct request *requests; /* not answered yet */
 	/* When the log has last said of root, and of others, that flock(1) opens a directory. */
 	int64_t misled[2];
-	struct keep *keeps;     /* locks that need no open file */
-	struct former *formers; /* who has closed the file that he created */
-	struct hold *signals;   /* lost: their holders are to be signalled */
+	struct keep *keeps;                  /* locks that need no open file */
+	struct former *formers;              /* who has closed the file that he created */
+	struct search *search;               /* for processes that have files open */
+	struct loss *losses;                 /* of locks: their holders are to be searched for */
+	struct signal_search *signal_search; /* the search that goes on */
 	struct loop_task signal_task;
+	struct unsaid_search *unsaid_search; /* for whoever has a file open: see revive.h */
 	struct loop_task loss_task; /* tells those that wait through a handle that has lost one */
 	struct table *table;        /* of all locks, which is being composed */
 	struct request *unsurveyed; /* to open one that is not begun yet */

@@ -16,6 +16,7 @@
 #include "fs/handle.h"
 #include "fs/node.h"
 #include "fs/request.h"
+#include "fs/signals.h"
 #include "lock/lockspace.h"
 
 /* Descriptors that connections to the store may need. */
@@ -88,7 +89,13 @@ static void on_process_ended(struct loop_fd *watch, unsigned int events)
 
 static void on_end(struct loop_task *task)
 {
-	keep_free(container_of(task, struct keep, end));
+	struct keep *keep = container_of(task, struct keep, end);
+	const struct stake *stake;
+
+	DL_FOREACH2(keep->handle->stakes, stake, handle_next) {
+		signals_outlive(stake->hold);
+	}
+	keep_free(keep);
 }
 
 void keeps_init(struct fs *fs)

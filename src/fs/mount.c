@@ -20,6 +20,7 @@
 #include "fs/node.h"
 #include "fs/reaper.h"
 #include "fs/revive.h"
+#include "fs/search.h"
 #include "fs/session.h"
 #include "fs/signals.h"
 #include "fs/table.h"
@@ -177,6 +178,7 @@ int mount_new(struct loop *loop, struct store *store, struct lockspace *space,
 			strerror(-mount->reaper));
 	handles_init(&mount->fs);
 	keeps_init(&mount->fs);
+	mount->fs.search = search_new(loop, options->mount_point);
 	nodes_init(&mount->fs);
 	*result = mount;
 	return 0;
@@ -349,7 +351,9 @@ void mount_free(struct mount *mount)
 	}
 	fs_readlinks_fini(&mount->fs);
 	table_fini(&mount->fs);
+	fs_forget_unsaid(&mount->fs);
 	signals_fini(&mount->fs);
+	search_free(mount->fs.search);
 	loop_undefer(mount->fs.loop, &mount->fs.loss_task);
 	keeps_free(&mount->fs);
 	formers_free(&mount->fs);

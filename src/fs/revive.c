@@ -15,6 +15,7 @@
 #include "fs/locks.h"
 #include "fs/node.h"
 #include "fs/request.h"
+#include "fs/search.h"
 #include "fs/stake.h"
 #include "fs/status.h"
 #include "lock/lockspace.h"
@@ -394,48 +395,72 @@ void fs_revive(struct fs *fs)
 		revival.lost);
 }
 
-struct search {
-	uint64_t inode;
-	bool found;
+/* --- a file of which nobody may have been told --- */
+
+/* Whether anybody has it open, if perhaps through another handle. */
+struct unsaid_search {
+	struct fs *fs;
+	struct search_job job;
+	uint64_t handle; /* its number: it may be closed meanwhile */
+	bool is_found;
 };
 
-static bool is_wanted(void *user, uint64_t inode)
+static int on_found(struct search_job *job, size_t target, pid_t pid)
 {
-	return inode == ((const struct search *)user)->inode;
+	container_of(job, struct unsaid_search, job)->is_found = true;
+	return 0;
 }
 
-static void on_open_file(void *user, pid_t pid, uint64_t inode)
+/* In doubt somebody has. */
+static void on_searched(struct search_job *job, int result)
 {
-	struct search *search = user;
+	struct unsaid_search *search = container_of(job, struct unsaid_search, job);
+	struct fs *fs = search->fs;
+	struct handle *handle = handle_by_number(fs, search->handle);
+	bool is_open = search->is_found || result;
 
-	search->found = true;
+	fs_forget_unsaid(fs);
+	if (!handle)
+		return;
+	if (is_open) {
+		ledger_count(fs->ledger, handle->slot, 1);
+		return;
+	}
+	stakes_close_handle(handle);
+	handle_free(handle);
 }
 
-/* Somebody has the file open, if perhaps through another handle; in doubt, yes. */
-static bool is_open_somewhere(const struct fs *fs, const struct handle *handle)
+/* Whoever was killed in the moment between does not ask again, nor close what he was never given.
+ */
+static void look_for_opener(struct fs *fs, const struct handle *unsaid)
 {
-	struct search search = {.inode = node_shown_inode(handle->node)};
-	dev_t device;
+	struct unsaid_search *search = xzalloc(sizeof(*search));
+	struct search_target target = {.inode = node_shown_inode(unsaid->node)};
 
-	if (!proc_mount_device(fs->options.mount_point, &device))
-		return true;
-	proc_find_open_files(device, is_wanted, on_open_file, &search);
-	return search.found;
+	fs->unsaid_search = search;
+	search->fs = fs;
+	search->handle = unsaid->number;
+	search->job = (struct search_job){.found = on_found, .done = on_searched};
+	search_add(&search->job, &target, NULL);
+	int error = search_start(fs->search, &search->job);
+	if (error)
+		on_searched(&search->job, error);
 }
 
-/* Who was killed in the moment between does not ask again, nor close what he was never given. */
+void fs_forget_unsaid(struct fs *fs)
+{
+	if (!fs->unsaid_search)
+		return;
+	search_cancel(&fs->unsaid_search->job);
+	free(take(fs->unsaid_search));
+}
+
 void fs_revived(struct fs *fs)
 {
 	struct handle *unsaid = take(fs->unsaid);
 
 	lockspace_revived(fs->space);
 	forget_aims(fs);
-	if (!unsaid)
-		return;
-	if (is_open_somewhere(fs, unsaid)) {
-		ledger_count(fs->ledger, unsaid->slot, 1);
-		return;
-	}
-	stakes_close_handle(unsaid);
-	handle_free(unsaid);
+	if (unsaid)
+		look_for_opener(fs, unsaid);
 }

@@ -29,6 +29,8 @@ void fs_revive(struct fs *fs);
 
 /* All requests that were not answered have been asked again. */
 void fs_revived(struct fs *fs);
+/* At the end of the program: ends a search that fs_revived has begun. */
+void fs_forget_unsaid(struct fs *fs);
 
 /* Gives a request that is asked again the aim that it had. */
 void fs_recall(struct request *request);

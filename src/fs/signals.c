@@ -14,8 +14,37 @@
 #include "fs/fs.h"
 #include "fs/handle.h"
 #include "fs/node.h"
+#include "fs/search.h"
 #include "fs/stake.h"
 #include "lock/lockspace.h"
+
+/* A lock that was lost, whose holders are to get a signal. */
+struct loss {
+	struct hold *hold; /* NULL: it has ended by the loss */
+	char *path;
+	int signal;               /* 0: not any more */
+	bool is_sent, is_waiting; /* in fs->losses */
+	struct search_target target;
+	struct search_opener *openers; /* NULL until its search is prepared */
+	struct loss *prev, *next;
+};
+
+/* Losses that are searched for together. */
+struct signal_search {
+	struct fs *fs;
+	struct search_job job;
+	struct loss **losses; /* by number of the target */
+	size_t count;
+};
+
+static void loss_free(struct loss *loss)
+{
+	if (loss->hold)
+		loss->hold->loss = NULL;
+	free(loss->path);
+	free(loss->openers);
+	free(loss);
+}
 
 /* --- who holds it --- */
 
@@ -23,138 +52,151 @@ static bool has_stake_of(const struct hold *hold, const struct handle *handle)
 {
 	struct stake *stake;
 
-	DL_SEARCH_SCALAR(hold->stakes, stake, handle, handle);
-	return stake;
-}
-
-enum opened { OPENED_NOTHING, OPENED_ANOTHER, OPENED_THIS };
-
-/* Whether it opened a handle of the hold, or only others of the file. */
-static enum opened what_was_opened(const struct hold *hold, pid_t pid)
-{
-	const struct handle *handle;
-	enum opened opened = OPENED_NOTHING;
-
-	DL_FOREACH(hold->node->handles, handle) {
-		if (handle->opener.pid != pid)
-			continue;
-		if (has_stake_of(hold, handle))
-			return OPENED_THIS;
-		opened = OPENED_ANOTHER;
-	}
-	return opened;
-}
-
-/*
- * True if the process has the file open only to wait for the lock, or to look at it.  What it did
- * not open itself it has from the nearest of its parents that did.
- */
-static bool is_bystander(const struct hold *hold, pid_t pid)
-{
-	for (; pid > 1; pid = proc_parent(pid)) {
-		enum opened opened = what_was_opened(hold, pid);
-		if (opened != OPENED_NOTHING)
-			return opened == OPENED_ANOTHER;
+	DL_FOREACH2(handle->stakes, stake, handle_next) {
+		if (stake->hold == hold)
+			return true;
 	}
 	return false;
 }
 
+/* Those that are concerned come first. */
+static int by_pid(const void *a, const void *b)
+{
+	const struct search_opener *x = a, *y = b;
+
+	if (x->pid != y->pid)
+		return x->pid < y->pid ? -1 : 1;
+	return (x->is_concerned < y->is_concerned) - (x->is_concerned > y->is_concerned);
+}
+
+/* One of each process. */
+static size_t drop_doubles(struct search_opener *openers, size_t count)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (!kept || openers[i].pid != openers[kept - 1].pid)
+			openers[kept++] = openers[i];
+	}
+	return kept;
+}
+
+static void prepare(struct loss *loss)
+{
+	const struct hold *hold = loss->hold;
+	const struct record *record = lockspace_record(hold->holding);
+	const struct handle *handle;
+	size_t count;
+
+	DL_COUNT(hold->node->handles, handle, count);
+	loss->openers = xzalloc(count * sizeof(loss->openers[0]));
+	count = 0;
+	DL_FOREACH(hold->node->handles, handle) {
+		loss->openers[count++] = (struct search_opener){
+			.pid = handle->opener.pid, .is_concerned = has_stake_of(hold, handle)};
+	}
+	if (count)
+		qsort(loss->openers, count, sizeof(loss->openers[0]), by_pid);
+	/* The creator of a lock that goes by its name only may be long gone, and its number
+	 * reused. */
+	loss->target = (struct search_target){.inode = node_shown_inode(hold->node),
+		.uid = record->uid,
+		.creator = record->hold == STORE_HOLD_NAME ? 0 : record->pid,
+		.opener_count = drop_doubles(loss->openers, count)};
+}
+
 /* --- signalling them --- */
 
-/*
- * To none that the holder's user could not signal: who has a file open may have been handed it by
- * somebody who then breaks his own lock.
- */
-static void send_signal(struct hold *hold, pid_t pid)
+static void note_signal(struct loss *loss, pid_t pid)
 {
-	uid_t uid = lockspace_record(hold->holding)->uid;
-
-	if (pid <= 1 || pid == getpid() || !proc_may_signal(uid, pid) ||
-		kill(pid, hold->signal) < 0)
-		return;
-	log_warning("lock %s was lost: signal %d sent to process %d", hold->node->path,
-		hold->signal, (int)pid);
-	hold->signaled = pid;
+	log_warning("lock %s was lost: signal %d sent to process %d", loss->path, loss->signal,
+		(int)pid);
+	loss->is_sent = true;
 }
 
-/* What one pass is about: holds in the order of the inode numbers that their files show. */
-struct pass {
-	struct hold **holds;
-	size_t count;
-};
-
-static int by_inode(const void *a, const void *b)
+static int on_found(struct search_job *job, size_t target, pid_t pid)
 {
-	uint64_t x = node_shown_inode((*(struct hold *const *)a)->node);
-	uint64_t y = node_shown_inode((*(struct hold *const *)b)->node);
+	struct signal_search *search = container_of(job, struct signal_search, job);
+	struct loss *loss = search->losses[target];
 
-	return (x > y) - (x < y);
+	if (!loss->signal || pid <= 1 || pid == getpid())
+		return 0;
+	note_signal(loss, pid);
+	return loss->signal;
 }
 
-/* The place of the first hold with that number, or a larger one. */
-static size_t find_inode(const struct pass *pass, uint64_t inode)
+/* Without a search that is over: whoever asked for it at least. */
+static void signal_creator(struct loss *loss)
 {
-	size_t low = 0, high = pass->count;
+	pid_t pid = loss->target.creator;
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-		if (node_shown_inode(pass->holds[middle]->node) < inode)
-			low = middle + 1;
-		else
-			high = middle;
+	if (loss->signal && !loss->is_sent && pid > 1 && pid != getpid() &&
+		proc_may_signal(loss->target.uid, pid) && kill(pid, loss->signal) == 0)
+		note_signal(loss, pid);
+}
+
+static void search_end(struct signal_search *search)
+{
+	struct fs *fs = search->fs;
+
+	search_cancel(&search->job);
+	for (size_t i = 0; i < search->count; i++)
+		loss_free(search->losses[i]);
+	free(search->losses);
+	free(search);
+	fs->signal_search = NULL;
+	if (fs->losses)
+		loop_defer(fs->loop, &fs->signal_task);
+}
+
+static void on_done(struct search_job *job, int result)
+{
+	struct signal_search *search = container_of(job, struct signal_search, job);
+
+	if (result) {
+		log_warning("not all processes could be looked at for locks that were lost: some "
+			    "may not have got their signal");
+		for (size_t i = 0; i < search->count; i++)
+			signal_creator(search->losses[i]);
 	}
-	return low;
+	search_end(search);
 }
 
-static bool has_inode(const struct pass *pass, size_t at, uint64_t inode)
+/* Takes over all that has come so far. */
+static void begin(struct fs *fs)
 {
-	return at < pass->count && node_shown_inode(pass->holds[at]->node) == inode;
-}
+	struct signal_search *search = xzalloc(sizeof(*search));
+	struct loss *loss, *next;
 
-static bool is_wanted(void *user, uint64_t inode)
-{
-	const struct pass *pass = user;
-
-	return has_inode(pass, find_inode(pass, inode), inode);
-}
-
-static void on_open_file(void *user, pid_t pid, uint64_t inode)
-{
-	const struct pass *pass = user;
-
-	for (size_t i = find_inode(pass, inode); has_inode(pass, i, inode); i++) {
-		struct hold *hold = pass->holds[i];
-		/* Once, however often it has the file open. */
-		if (hold->signaled != pid && !is_bystander(hold, pid))
-			send_signal(hold, pid);
+	search->fs = fs;
+	search->job = (struct search_job){.found = on_found, .done = on_done};
+	DL_COUNT(fs->losses, loss, search->count);
+	search->losses = xzalloc(search->count * sizeof(search->losses[0]));
+	search->count = 0;
+	DL_FOREACH_SAFE(fs->losses, loss, next) {
+		DL_DELETE(fs->losses, loss);
+		loss->is_waiting = false;
+		search->losses[search->count++] = loss;
+		search_add(&search->job, &loss->target, loss->openers);
 	}
+	fs->signal_search = search;
+	int error = search_start(fs->search, &search->job);
+	if (error)
+		on_done(&search->job, error);
 }
 
 static void on_signals(struct loop_task *task)
 {
 	struct fs *fs = container_of(task, struct fs, signal_task);
-	struct pass pass = {0};
-	struct hold *hold;
-	dev_t device;
+	struct loss *loss;
 
-	DL_COUNT2(fs->signals, hold, pass.count, signal_next);
-	pass.holds = xzalloc(pass.count * sizeof(pass.holds[0]));
-	pass.count = 0;
-	DL_FOREACH2(fs->signals, hold, signal_next) {
-		pass.holds[pass.count++] = hold;
+	/* Holds that end by the loss do so soon after. */
+	DL_FOREACH(fs->losses, loss) {
+		if (!loss->openers)
+			prepare(loss);
 	}
-	qsort(pass.holds, pass.count, sizeof(pass.holds[0]), by_inode);
-	if (proc_mount_device(fs->options.mount_point, &device))
-		proc_find_open_files(device, is_wanted, on_open_file, &pass);
-	free(pass.holds);
-	while ((hold = fs->signals)) {
-		const struct record *record = lockspace_record(hold->holding);
-		/* The creator of a lock that goes by its name only may be long gone, and its number
-		 * reused. */
-		if (!hold->signaled && record->hold != STORE_HOLD_NAME)
-			send_signal(hold, record->pid);
-		signals_remove(hold);
-	}
+	if (fs->losses && !fs->signal_search)
+		begin(fs);
 }
 
 void signals_add(struct hold *hold)
@@ -165,21 +207,47 @@ void signals_add(struct hold *hold)
 
 	if (on_loss != STORE_ON_LOSS_TERM && on_loss != STORE_ON_LOSS_KILL)
 		return;
-	hold->signal = on_loss == STORE_ON_LOSS_TERM ? SIGTERM : SIGKILL;
-	hold->signaled = 0;
-	DL_APPEND2(fs->signals, hold, signal_prev, signal_next);
+	struct loss *loss = xzalloc(sizeof(*loss));
+	loss->hold = hold;
+	loss->path = xstrdup(hold->node->path);
+	loss->signal = on_loss == STORE_ON_LOSS_TERM ? SIGTERM : SIGKILL;
+	loss->is_waiting = true;
+	hold->loss = loss;
+	DL_APPEND(fs->losses, loss);
 	fs->signal_task.fn = on_signals;
 	loop_defer(fs->loop, &fs->signal_task);
 }
 
+void signals_outlive(struct hold *hold)
+{
+	if (hold->loss && hold->loss->openers && !hold->stakes->next)
+		take(hold->loss)->hold = NULL;
+}
+
 void signals_remove(struct hold *hold)
 {
-	if (hold->signal)
-		DL_DELETE2(hold->node->fs->signals, hold, signal_prev, signal_next);
-	hold->signal = 0;
+	struct loss *loss = take(hold->loss);
+
+	if (!loss)
+		return;
+	loss->hold = NULL;
+	loss->signal = 0;
+	/* What is not searched for yet need not be. */
+	if (loss->is_waiting) {
+		DL_DELETE(hold->node->fs->losses, loss);
+		loss_free(loss);
+	}
 }
 
 void signals_fini(struct fs *fs)
 {
+	struct loss *loss, *next;
+
 	loop_undefer(fs->loop, &fs->signal_task);
+	DL_FOREACH_SAFE(fs->losses, loss, next) {
+		DL_DELETE(fs->losses, loss);
+		loss_free(loss);
+	}
+	if (fs->signal_search)
+		search_end(fs->signal_search);
 }

@@ -23,6 +23,7 @@
 
 struct handle;
 struct holding;
+struct loss;
 struct node;
 struct request;
 
@@ -55,10 +56,7 @@ struct hold {
 	ledger_slot slot;
 	struct hold *prev, *next; /* in node->holds */
 
-	/* If it was lost: what its holders are about to get, or 0, and who got it last, or 0. */
-	int signal;
-	pid_t signaled;
-	struct hold *signal_prev, *signal_next; /* in fs->signals */
+	struct loss *loss; /* if it was lost, and its holders are about to get a signal */
 };
 
 /* True if what is held is in the hands of who asks: such a request would share the hold. */

@@ -582,4 +582,5 @@ def test_a_crowd_that_loses_all_is_told_at_once(bare_lab, programs):
     assert hoard.exit_status(SOON) == other.exit_status(SOON) == -signal.SIGTERM
     assert bare_lab.agent().attempt(mount / "hoard-0")
     assert watch.seconds < 2 * SOON
-    assert mount.log().count("signal 15 sent") == 1001
+    # Once for each lock, until the process has ended by it.
+    assert 2 <= mount.log().count("signal 15 sent") <= 1001

@@ -4,6 +4,7 @@ many."""
 
 import json
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -168,3 +169,35 @@ def test_tables_that_are_kept_open(lab):
         file.close()
     first.close()
     assert mount.names() == ["d" * 250]
+
+
+# What a user's crowd of descriptors costs others.
+
+CROWD, DESCRIPTORS, BINDS = (36, 19_000, 30_000) if IN_FULL else (3, 12_000, 1500)
+
+
+@pytest.mark.limit(600 if IN_FULL else 150)
+def test_a_search_holds_up_nobody(lab):
+    """A user breaks his own lock, with on_loss=term, which his processes have open through a crowd of
+    descriptors and mounts: who has it gets the signal in the end, and others do not notice."""
+    mount = lab.mount("allow_other", binary=PLAIN_BINARY).expect("was lost|took part|looked at")
+    alice = lab.agent(user=ALICE, group=ALICE, extra_groups=[])
+    alice.mkdir(mount / "hers")
+    alice.setxattr(mount / "hers", "user.latchfs.on_loss", b"term")
+    place = lab.base / "binds"
+    place.mkdir()
+    place.chmod(0o777)
+    crowd = [lab.holder("/usr/bin/python3", "-I", "-S", PROGRAMS / "crowd.py", mount / "hers/x",
+                        DESCRIPTORS, 0 if number else BINDS, place, "shared", user=ALICE,
+                        group=ALICE, extra_groups=[]) for number in range(CROWD)]
+    for holder in crowd:
+        holder.await_held(120)
+    pulse = Pulse(lab, mount)
+    tokens = [place["token"] for place in mount.queue("hers/x")]
+    assert len(tokens) == CROWD
+    for token in tokens:
+        alice.setxattr(mount / "hers/x", "user.latchfs.break", str(token).encode())
+    for holder in crowd:
+        assert holder.exit_status(120) == -signal.SIGTERM
+    assert pulse.longest() < HELD_UP
+    assert mount.log().count("signal 15 sent") == CROWD

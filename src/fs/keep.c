@@ -29,8 +29,7 @@ static const struct shares_kind watched_kind = {.resource = "processes",
 
 struct keep {
 	struct fs *fs;
-	struct hold *hold;
-	struct handle *handle;  /* nobody else's */
+	struct handle *handle;  /* nobody else's; its stake is in the hold, while there is one */
 	struct loop_fd process; /* whose death ends it; fd -1: nobody's */
 	uint64_t started;       /* when that began, see proc.h */
 	struct loop_task end;
@@ -67,24 +66,28 @@ static void hint_at_name(const struct keep *keep)
 		fs_is_new_program(keep->fs, command))
 		log_info("lock %s: %s took it and ended at once, which gave it back; if it was "
 			 "taken for the program that started it, the directory needs hold=name",
-			keep->hold->node->path, command);
+			keep->handle->node->path, command);
 }
 
-static void log_end(const struct keep *keep)
+static void log_end(const struct hold *hold)
 {
-	const struct record *record = lockspace_record(keep->hold->holding);
+	const struct record *record = lockspace_record(hold->holding);
 
 	if (log_admits("processes that have ended", record->uid, loop_clock()))
-		log_info("lock %s: process %d has ended", keep->hold->node->path, (int)record->pid);
+		log_info("lock %s: process %d has ended", hold->node->path, (int)record->pid);
 }
 
 static void on_process_ended(struct loop_fd *watch, unsigned int events)
 {
 	struct keep *keep = container_of(watch, struct keep, process);
+	const struct stake *stake = keep->handle->stakes;
 
-	log_end(keep);
+	/* A lost hold ends its keep in the next turn, and may have been released before. */
+	if (!stake || stake->hold->lost)
+		return;
+	log_end(stake->hold);
 	hint_at_name(keep);
-	keep_release(keep->hold, keep->handle->opener.pid, NULL, NULL);
+	keep_release(stake->hold, keep->handle->opener.pid, NULL, NULL);
 }
 
 static void on_end(struct loop_task *task)
@@ -130,12 +133,11 @@ static int open_process(pid_t pid)
 	return fd;
 }
 
-static void add_keep(struct keep *keep, struct hold *hold, struct handle *handle)
+static void add_keep(struct keep *keep, struct handle *handle)
 {
-	struct fs *fs = hold->node->fs;
+	struct fs *fs = handle->node->fs;
 
 	keep->fs = fs;
-	keep->hold = hold;
 	keep->handle = handle;
 	keep->handle->keep = keep;
 	keep->end.fn = on_end;
@@ -169,7 +171,7 @@ int keep_begin(struct hold *hold, const struct request *request)
 		keep->started = proc_started(request->handle->opener.pid);
 		shares_take(&fs->watched, request->uid, 1);
 	}
-	add_keep(keep, hold, handle_new(request, hold->node, O_RDWR));
+	add_keep(keep, handle_new(request, hold->node, O_RDWR));
 	stake_add(hold, &(struct request){.kind = STAKE_KEPT, .handle = keep->handle});
 	return 0;
 }
@@ -180,7 +182,7 @@ void keep_revive(struct hold *hold, struct handle *handle, uint64_t started)
 
 	keep->process = (struct loop_fd){.fd = -1, .fn = on_process_ended};
 	keep->started = started;
-	add_keep(keep, hold, handle);
+	add_keep(keep, handle);
 	stake_revive(hold, STAKE_KEPT, handle, 0);
 }
 
@@ -211,7 +213,7 @@ void keep_revived(struct hold *hold)
 		error = loop_fd_add(keep->fs->loop, &keep->process, LOOP_READ);
 	}
 	if (fd == -ESRCH) {
-		log_end(keep);
+		log_end(hold);
 		keep_release(hold, pid, NULL, NULL);
 	} else if ((fd < 0 || error) &&
 		   log_admits("processes that can't be watched", keep->handle->uid, loop_clock())) {

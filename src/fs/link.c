@@ -46,16 +46,34 @@ static void linked(struct request *request)
 	reply_entry(request, node, &attr);
 }
 
+/* Why the source can't get another name, or NULL. */
+static const char *refusal(const struct request *request)
+{
+	const struct node *source = request->source;
+	bool is_held = false;
+	const struct hold *hold;
+
+	if (node_policy(request->node).hold == STORE_HOLD_CLOSE)
+		return "that needs hold=process or hold=name";
+	if (source->is_symlink)
+		return "that is a symbolic link";
+	DL_FOREACH(source->holds, hold) {
+		if (!hold->lost && keep_of(hold))
+			return keep_hold_of(source, request->uid) ? NULL : "that is another user's";
+		is_held = is_held || !hold->lost;
+	}
+	return is_held ? "that was not taken with O_EXCL" : "that is not held on this machine";
+}
+
 static void link_name(struct request *request)
 {
 	struct node *parent = request->node, *source = request->source;
-	struct hold *from = source->is_symlink ? NULL : keep_hold_of(source, request->uid);
+	const char *reason = refusal(request);
 
-	if (!from || node_policy(parent).hold == STORE_HOLD_CLOSE) {
+	if (reason) {
 		if (log_admits("links that were refused", request->uid, loop_clock()))
-			log_info("lock %s can't be made a link of %s: that needs hold=process or "
-				 "hold=name",
-				request->path, source->path);
+			log_info("lock %s can't be made a link of %s: %s", request->path,
+				source->path, reason);
 		reply_error(request, -EPERM);
 		return;
 	}

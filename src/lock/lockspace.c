@@ -186,8 +186,10 @@ static void log_loss(const struct holding *holding)
 	if (record->hold == STORE_HOLD_NAME && !holding->space->suspended)
 		log_info("lock %s (token %llu) was removed elsewhere", holding->named->path, token);
 	else
-		log_warning("lock %s (token %llu, process %d, %s) was lost", holding->named->path,
-			token, (int)record->pid, *record->command ? record->command : "-");
+		log_warning("lock %s (token %llu, process %d, %s) was lost: %s",
+			holding->named->path, token, (int)record->pid,
+			*record->command ? record->command : "-",
+			holding->space->suspended ? "its lease was" : "its key was deleted");
 }
 
 static void op_lost(struct claim *claim)

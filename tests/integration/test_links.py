@@ -85,6 +85,9 @@ def test_link_is_refused(lab, pair):
     assert "that needs hold=process or hold=name" in pair.a.log()
     fd = one.take(pair.a / "flocked")
     assert one.error("link", pair.a / "flocked", pair.a / "lock") == errno.EPERM
+    assert "flocked: that was not taken with O_EXCL" in pair.a.log()
+    assert "tmp: that is another user's" in pair.a.log()
+    assert "tmp: that is not held on this machine" in pair.b.log()
     assert one.error("link", pair.a / "tmp", pair.a / "flocked") == errno.EEXIST
     one.close(fd)
     one.link(pair.a / "tmp", pair.a / "lock")

@@ -3,6 +3,7 @@
 
 import errno
 import os
+import re
 import select
 import signal
 from fcntl import F_SETLK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
@@ -112,6 +113,24 @@ def test_operator_deletes_the_key(pair, agent):
     assert two.attempt(pair.b / "x")
     assert not two.attempt(pair.b / "y")
     said_lost(pair.a)
+
+
+@pytest.mark.core
+def test_the_log_says_why(lab):
+    """A key that was deleted, or the lease; and no time is negative, however long nobody ran."""
+    mount = lab.mount(ttl=2).expect()
+    one = lab.agent()
+    for name, reason in (("deleted", "its key was deleted"), ("paused", "its lease was")):
+        fd = one.take(mount / name)
+        if name == "deleted":
+            lab.etcd.delete(lab.keys(name)[0].name)
+        else:
+            mount.pause()
+            lab.await_keys(name, 0)
+            mount.resume()
+        await_loss(one, fd)
+        assert re.search(rf"lock {name} .* was lost: {reason}", mount.log())
+    assert not re.search(r"-\d+ ms", mount.log())
 
 
 @pytest.mark.core

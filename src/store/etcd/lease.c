@@ -117,10 +117,12 @@ static void on_doubt(struct loop_timer *timer)
 {
 	struct etcd_lease *lease = container_of(timer, struct etcd_lease, doubt_timer);
 
+	int64_t now = loop_clock(), left = etcd_lease_deadline(lease) - now;
+
+	/* After a pause of the process it may be long past. */
 	log_warning("lease %" PRIx64 " is in doubt: no renewal for %" PRId64
 		    " ms, all locks are lost in %" PRId64 " ms",
-		lease->id, loop_clock() - lease->renewed_at,
-		etcd_lease_deadline(lease) - loop_clock());
+		lease->id, now - lease->renewed_at, left > 0 ? left : 0);
 	set_state(lease, STORE_SESSION_DOUBTFUL);
 }
 

@@ -40,6 +40,7 @@
  *       stake         why a lock is held: O_EXCL, flock, byte ranges
  *       keep          locks that need no open file (hold=process, hold=name)
  *       former        who has closed the file that he created, and may yet remove it
+ *       hints         what the log says to who misreads lock files
  *       revive        what another process needs to go on, and going on with another's
  *       content, text what a lock file reads as
  *       status        the files below .latchfs

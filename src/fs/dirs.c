@@ -47,7 +47,7 @@ static void refuse_mkdir(struct request *request)
 	struct proc_identity who;
 
 	proc_identify(request->pid, &who);
-	if (fs_is_new_program(request->fs, who.command))
+	if (hint_is_due(request->fs, who.command, request->path))
 		log_info("directory %s: %s can't make it: mkdir=owner lets only root and the owner "
 			 "of the directory above do so",
 			request->path, who.command);
@@ -149,7 +149,7 @@ static void warn_of_lock(const struct request *request)
 		return;
 	proc_identify(request->pid, &who);
 	if (strcmp(who.command, "flock") != 0) {
-		if (fs_is_new_program(fs, who.command))
+		if (hint_is_due(fs, who.command, path))
 			log_info(text, who.command, (int)who.pid, request->uid, path);
 		return;
 	}

@@ -164,6 +164,7 @@ void fs_setlk(struct request *request, struct handle *handle, uint64_t owner, in
 	uint64_t start, uint64_t end, bool wait)
 {
 	set_range(request, handle, owner, type, start, end);
+	handle->has_locked = true;
 	request->wait = wait;
 	request->next = type == F_UNLCK ? lock_given_back : reply_success;
 	if (type == F_UNLCK ? !may_unlock(request) : !may_have_more(request))

@@ -13,6 +13,7 @@
 #include "fs/former.h"
 #include "fs/fs.h"
 #include "fs/handle.h"
+#include "fs/hints.h"
 #include "fs/keep.h"
 #include "fs/locks.h"
 #include "fs/node.h"
@@ -59,41 +60,15 @@ void fs_flush(struct request *request, struct handle *handle, uint64_t owner)
 	reply_error(request, 0);
 }
 
-bool fs_is_new_program(struct fs *fs, const char *command)
-{
-	for (unsigned int i = 0; i < fs->hint_count; i++) {
-		if (strcmp(fs->hints[i], command) == 0)
-			return false;
-	}
-	if (fs->hint_count == FS_HINTS)
-		return false;
-	copy_string(fs->hints[fs->hint_count++], sizeof(fs->hints[0]), command);
-	return true;
-}
-
-/* A program that takes a lock file like this believes that it holds it.  Said once for each. */
-static void hint_at_policy(struct fs *fs, const struct handle *handle)
-{
-	enum { AT_ONCE = 1000 };
-	const char *command = handle->opener.command;
-
-	if (loop_clock() - handle->opened_at >= AT_ONCE || !fs_is_new_program(fs, command))
-		return;
-	log_info("lock %s: %s took it with O_EXCL and gave it back by closing it at once; if it "
-		 "means to hold it until it removes the file, the directory needs hold=process or "
-		 "hold=name",
-		handle->node->path, command);
-}
-
 /* The last one; nobody waits for what it gives back. */
 void fs_release(struct request *request, struct handle *handle)
 {
 	const struct hold *hold = hold_of_handle(handle);
 
-	if (hold && hold_has_stake(hold, STAKE_CREATE) && !keep_of(hold)) {
+	if (hold && hold_has_stake(hold, STAKE_CREATE) && !keep_of(hold))
 		former_add(request->fs, handle);
-		hint_at_policy(request->fs, handle);
-	}
+	if (!handle->node->status && !(hold && keep_of(hold)))
+		hint_at_close(handle, hold);
 	request->path = xstrdup(handle->node->path);
 	stakes_close_handle(handle);
 	handle_free(handle);

@@ -15,6 +15,7 @@
 
 #include "base/shares.h"
 #include "event/loop.h"
+#include "fs/hints.h"
 #include "fs/looks.h"
 #include "store/store.h"
 
@@ -47,8 +48,6 @@ struct fs_options {
 	int max_claims, max_content, max_handles, user_share;
 	bool login; /* the store is told who we are */
 };
-
-enum { FS_HINTS = 32 };
 
 struct fs {
 	struct loop *loop;
@@ -89,9 +88,7 @@ struct fs {
 	struct timespec started; /* by the calendar, and on loop_clock() */
 	int64_t started_at;
 	struct look looks[LOOKS]; /* by thread */
-	/* Programs of which the log has said that they want another policy. */
-	char hints[FS_HINTS][RECORD_COMMAND_SIZE];
-	unsigned int hint_count;
+	struct hints hints;
 };
 
 enum { FS_NAME_MAX = 255, FS_PATH_MAX = 8192 };
@@ -143,11 +140,6 @@ void fs_write(struct request *request, struct handle *handle, const char *data, 
 void fs_flush(struct request *request, struct handle *handle, uint64_t owner);
 void fs_fsync(struct request *request, struct handle *handle);
 void fs_release(struct request *request, struct handle *handle);
-/*
- * Whether a program was not told of in the log before, which it is from now on; of more programs
- * than there is room for nothing is said.
- */
-bool fs_is_new_program(struct fs *fs, const char *command);
 /* poll: the kernel's number for notifications; 0 if none is wanted. */
 void fs_poll(struct request *request, struct handle *handle, uint64_t poll);
 

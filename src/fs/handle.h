@@ -30,6 +30,8 @@ struct handle {
 	struct stake *stakes;       /* taken through it */
 	struct keep *keep;          /* whose own it is; NULL: the kernel's */
 	int64_t opened_at;          /* on loop_clock() */
+	bool has_made_name;         /* it was opened by CREATE without O_EXCL */
+	bool has_locked;            /* a lock was asked for with it */
 	struct request *pending;    /* that wait for a lock */
 
 	/* What reading began with, so that a reader in small pieces gets one whole. */

@@ -63,7 +63,7 @@ static void hint_at_name(const struct keep *keep)
 	const char *command = keep->handle->opener.command;
 
 	if (loop_clock() - keep->handle->opened_at < AT_ONCE &&
-		fs_is_new_program(keep->fs, command))
+		hint_is_due(keep->fs, command, keep->handle->node->path))
 		log_info("lock %s: %s took it and ended at once, which gave it back; if it was "
 			 "taken for the program that started it, the directory needs hold=name",
 			keep->handle->node->path, command);

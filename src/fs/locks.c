@@ -407,6 +407,7 @@ void fs_flock(struct request *request, struct handle *handle, uint64_t owner, in
 {
 	request->node = handle->node;
 	request->handle = handle;
+	handle->has_locked = true;
 	request->kind = STAKE_FLOCK;
 	request->owner = owner;
 	request->wait = !(operation & LOCK_NB);

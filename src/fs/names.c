@@ -11,6 +11,7 @@
 #include "fs/former.h"
 #include "fs/fs.h"
 #include "fs/handle.h"
+#include "fs/hints.h"
 #include "fs/keep.h"
 #include "fs/locks.h"
 #include "fs/node.h"
@@ -73,6 +74,7 @@ static void on_looked_up(void *user, int result, struct store_view *view)
 			found_lock(request, NULL, 0, false);
 		} else {
 			former_forget(request, request->path);
+			hint_at_missing(request);
 			reply_error(request, -ENOENT);
 		}
 		break;
@@ -186,6 +188,7 @@ static void create(struct request *request)
 	request->node = node_get(request->fs, parent, request->path, NODE_FILE);
 	request->handle = handle_new(request, request->node, request->flags);
 	if (!(request->flags & O_EXCL)) {
+		request->handle->has_made_name = true;
 		request->kind = STAKE_FLOCK;
 		created(request);
 		return;

@@ -45,7 +45,7 @@ static void refuse(struct request *request)
 	struct proc_identity who;
 
 	proc_identify(request->pid, &who);
-	if (request->fs->has_symlinks && fs_is_new_program(request->fs, who.command))
+	if (request->fs->has_symlinks && hint_is_due(request->fs, who.command, request->path))
 		log_info("lock %s: %s can't make it a symbolic link: that needs hold=name, or "
 			 "hold=process if the program that makes it goes on to run",
 			request->path, who.command);
@@ -96,7 +96,7 @@ static void refuse_walk(struct request *request, enum proc_call call)
 	struct proc_identity who;
 
 	proc_identify(request->pid, &who);
-	if (call == PROC_CALL_HIDDEN && fs_is_new_program(request->fs, who.command))
+	if (call == PROC_CALL_HIDDEN && hint_is_due(request->fs, who.command, request->path))
 		log_info("lock %s: its symbolic link is not shown to %s, of which it can't be seen "
 			 "whether it would follow it",
 			request->path, *who.command ? who.command : "a hidden process");

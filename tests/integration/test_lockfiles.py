@@ -7,7 +7,7 @@ from fcntl import F_SETLK, F_WRLCK, LOCK_EX, LOCK_NB
 
 import pytest
 
-from support import PROGRAMS, SOON, run, wait_until
+from support import PROGRAMS, SOON, checked, run, wait_until
 from test_fcntl import F_OFD_SETLK
 
 EXCL = os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -239,3 +239,33 @@ def test_rename_and_devices_are_refused(pair, agent):
             call()
         assert caught.value.errno == errno.EPERM
     assert pair.b.names() == ["y"]
+
+
+def test_a_lock_file_that_is_closed_at_once(lab):
+    """The log says that it is free: to each program once for each directory, but not to one that has
+    locked the file besides."""
+    mount = lab.mount()
+    locked = ("import fcntl, os, sys; fd = os.open(sys.argv[1], os.O_CREAT | os.O_EXCL | os.O_RDWR); "
+              "fcntl.flock(fd, fcntl.LOCK_EX); fcntl.flock(fd, fcntl.LOCK_UN); os.close(fd)")
+    for directory in ("one", "two"):
+        os.mkdir(mount / directory)
+        checked("/usr/bin/python3", "-c", locked, mount / f"{directory}/x")
+        for name in ("x", "y"):
+            checked("sh", "-c", 'set -C; : >"$1"', "sh", mount / f"{directory}/{name}")
+            wait_until(lambda path=f"{directory}/{name}": not os.path.exists(mount / path))
+    said = [line for line in mount.log().splitlines() if "by closing it at once" in line]
+    assert len(said) == 2 and all("warning: " in line and ": sh took it" in line for line in said)
+
+
+def test_a_file_that_is_looked_for_later(lab):
+    """Without O_EXCL nothing is taken: the log says so when the file is missed, once."""
+    mount = lab.mount()
+    os.mkdir(mount / "d")
+    for name in ("x", "y"):
+        checked("sh", "-c", ': >"$1"', "sh", mount / f"d/{name}")
+        assert not os.path.exists(mount / f"d/{name}")
+    assert not os.path.exists(mount / "d/z")
+    assert mount.log().count("made this file without O_EXCL, locked nothing and closed it") == 1
+    checked("flock", mount / "x", "true")
+    assert not os.path.exists(mount / "x")
+    assert mount.log().count("made this file") == 1

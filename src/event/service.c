@@ -4,8 +4,11 @@
 #include <errno.h>
 
 #ifdef HAVE_SYSTEMD
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 #endif
@@ -14,11 +17,47 @@
 
 #ifdef HAVE_SYSTEMD
 
-enum { USEC_PER_MSEC = 1000, PATIENCE = 5 * 1000 * USEC_PER_MSEC };
+enum {
+	USEC_PER_MSEC = 1000,
+	PATIENCE = 5 * 1000 * USEC_PER_MSEC,
+	/* What is said only once is worth waiting for, if not for long. */
+	ONCE_MS = 1000,
+};
+
+static int connect_manager(void)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	const char *path = getenv("NOTIFY_SOCKET");
+	size_t length = path ? strlen(path) : 0;
+
+	if (!length || length >= sizeof(address.sun_path) || (*path != '/' && *path != '@'))
+		return -1;
+	memcpy(address.sun_path, path, length);
+	if (*path == '@')
+		address.sun_path[0] = '\0';
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
+	if (fd < 0 || connect(fd, (const struct sockaddr *)&address, size) == 0)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+/* As sd_notify(3), which waits while the service manager's queue is full. */
+static void tell(const char *text, int timeout)
+{
+	struct pollfd manager = {.fd = connect_manager(), .events = POLLOUT};
+
+	if (manager.fd < 0)
+		return;
+	if (poll(&manager, 1, timeout) > 0)
+		(void)send(manager.fd, text, strlen(text), MSG_NOSIGNAL);
+	close(manager.fd);
+}
 
 static void tell_of_life(struct service *service, struct loop *loop)
 {
-	sd_notify(0, "WATCHDOG=1");
+	tell("WATCHDOG=1", 0);
 	loop_timer_arm(loop, &service->timer, loop_clock() + service->period);
 }
 
@@ -30,8 +69,9 @@ static void on_timer(struct loop_timer *timer)
 void service_ready(struct service *service, struct loop *loop, const char *source)
 {
 	uint64_t usec = 0;
+	cleanup(free_ptr) char *text = xasprintf("READY=1\nSTATUS=%s", source);
 
-	sd_notifyf(0, "READY=1\nSTATUS=%s", source);
+	tell(text, ONCE_MS);
 	if (sd_watchdog_enabled(0, &usec) <= 0)
 		return;
 	/* Half of it is recommended; a third also bears one that comes late. */
@@ -42,7 +82,7 @@ void service_ready(struct service *service, struct loop *loop, const char *sourc
 
 void service_stopping(void)
 {
-	sd_notify(0, "STOPPING=1");
+	tell("STOPPING=1", ONCE_MS);
 }
 
 int service_keep(const char *name, int fd)

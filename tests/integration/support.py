@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Small things every test needs: waiting for conditions, running programs, finding ports."""
 
+import itertools
 import os
 import random
 import re
@@ -105,6 +106,19 @@ def free_port():
             except OSError:
                 continue
             return port
+
+
+def stuff(path):
+    """Sends so much there that nobody else can."""
+    while True:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            try:
+                for count in itertools.count():
+                    sender.sendto(b"<30>STUFF=1", path)
+            except BlockingIOError:
+                if not count:
+                    return
 
 
 def process_state(pid):

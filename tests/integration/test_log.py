@@ -2,7 +2,6 @@
 """A log that nobody reads: nobody waits for it, and what is missing in it is said."""
 
 import fcntl
-import itertools
 import json
 import os
 import pty
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mounting import BINARY, SANITIZER, clean_environment
-from support import LONG, SOON, checked, gone, mounts, wait_until
+from support import LONG, SOON, checked, gone, mounts, stuff, wait_until
 from test_permissions import daemon_of
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
@@ -152,19 +151,6 @@ mount --make-private /
 mount --rbind "$0" /dev
 exec "$@"
 """
-
-
-def stuff(path):
-    """Sends so much there that nobody else can."""
-    while True:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.setblocking(False)
-            try:
-                for count in itertools.count():
-                    sender.sendto(b"<30>stuff", path)
-            except BlockingIOError:
-                if not count:
-                    return
 
 
 @pytest.fixture

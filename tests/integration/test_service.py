@@ -11,7 +11,8 @@ import socket
 import pytest
 
 from mounting import BINARY
-from support import SOON, process_state, run, wait_until
+from support import SOON, process_state, run, stuff, wait_until
+from test_standing_still import renewed
 
 PERIOD = 0.3  # of the watchdog; far less than any test waits
 
@@ -110,6 +111,17 @@ def test_signs_of_life_come_from_the_loop(bare_lab, server, manager):
     before = manager.count("WATCHDOG=1")
     assert not select.select([manager.socket], [], [], 2 * PERIOD)[0]
     mount.resume()
+    manager.hears("WATCHDOG=1", before + 2)
+
+
+def test_a_manager_that_stands_still(bare_lab, server, manager):
+    """Its queue is full: nobody waits for it."""
+    mount = bare_lab.mount(ttl=2, environment=environment(manager)).expect()
+    manager.hears("WATCHDOG=1")
+    stuff(manager.path)
+    count = renewed(mount)
+    wait_until(lambda: renewed(mount) > count + 4, what="it goes on for a while")
+    before = manager.count("WATCHDOG=1")
     manager.hears("WATCHDOG=1", before + 2)
 
 

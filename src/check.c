@@ -107,6 +107,11 @@ static void say_options(const struct options *options)
 	buffer_fini(&fuse);
 }
 
+static void say_doubt(void *user, const char *text)
+{
+	say(user, ETCD_VERDICT_WARNING, text);
+}
+
 static void say_device(void)
 {
 	static const char device[] = "/dev/fuse";
@@ -135,6 +140,7 @@ int check_run(const struct options *options, const struct etcd_options *etcd)
 	signal(SIGPIPE, SIG_IGN);
 	bool is_good = etcd_probe(check.loop, etcd, &check.interrupted, say, NULL);
 	say_options(options);
+	options_each_doubt(options, say_doubt, NULL);
 	say_device();
 	loop_free(check.loop);
 	return is_good ? EXIT_SUCCESS : EXIT_FAILURE;

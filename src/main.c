@@ -11,6 +11,7 @@
  *     commands        what it does besides mounting: status, top, selftest
  *     check           whether a mount would work
  *     options         the command line and the environment
+ *     help            what --help says
  *     helper          the command line as mount(8) writes it
  *     source          which etcd, and where in it: the addresses and the prefix
  *
@@ -86,7 +87,8 @@
  *       service       what systemd is told, and keeps for us
  *
  *     base/           util, arena, buffer, base64, json_text, ledger, limits, log, memory,
- *                     metrics, outlet, pack, proc, pulse, ranges, shares, sorting, usage
+ *                     metrics, outlet, pack, proc, pulse, ranges, regular_file, shares, sorting,
+ * usage
  *
  * A program that locks a file: fs/calls -> fs/locks -> lock/lockspace -> lock/lock, which asks for
  * a place -> store/etcd/places -> batch -> client -> http.  The answer comes back the same way, or,
@@ -112,6 +114,7 @@
 #include "event/loop.h"
 #include "event/service.h"
 #include "fs/mount.h"
+#include "help.h"
 #include "lock/lockspace.h"
 #include "options.h"
 #include "store/etcd/etcd.h"
@@ -235,6 +238,11 @@ static void tell_supervisor(const struct program *program)
 	supervise_tell(program->supervisor, program->estate.is_inherited ? NULL : &ends, resumable);
 }
 
+static void say_doubt(void *user, const char *text)
+{
+	log_warning("%s", text);
+}
+
 static void on_mount_ready(void *user, int error)
 {
 	struct program *program = user;
@@ -257,6 +265,7 @@ static void on_mount_ready(void *user, int error)
 		log_info("this kernel does not ask again, as Linux 6.9 does: if the process that "
 			 "serves the mount is killed its locks are lost");
 	log_info("%s mounted at %s", program->options.source, program->options.mount_point);
+	options_each_doubt(&program->options, say_doubt, NULL);
 	if (!mount_has_symlinks(program->mount))
 		log_info(
 			"no lock can be a symbolic link here, because opening it would lead to "
@@ -603,7 +612,7 @@ int main(int argc, char **argv)
 	if (parse_options(&program, argc - is_check, argv + is_check, is_check) < 0)
 		status = EXIT_FAILURE;
 	else if (program.options.show_help)
-		options_print_help();
+		help_print();
 	else if (program.options.show_version)
 		puts("latchfs " LATCHFS_VERSION);
 	else if (program.options.pretend)

@@ -13,6 +13,7 @@
 
 #include "base/buffer.h"
 #include "base/log.h"
+#include "base/regular_file.h"
 #include "base/util.h"
 #include "helper.h"
 #include "store/policy.h"
@@ -312,15 +313,18 @@ static int on_option(void *user, const char *argument, int key, struct fuse_args
 static int read_password(struct options *options, const char *file)
 {
 	char text[MAX_PASSWORD];
-	int fd = open(file, O_RDONLY | O_CLOEXEC);
-	ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	struct stat attr;
+	int fd = regular_file_open(file, &attr);
+	ssize_t size = fd < 0 ? fd : read(fd, text, sizeof(text) - 1);
 
 	if (size < 0)
-		log_error("can't read the password file %s: %s", file, strerror(errno));
+		log_error("can't read the password file %s: %s", file,
+			fd < 0 ? regular_file_reason(fd) : strerror(errno));
 	if (fd >= 0)
 		close(fd);
 	if (size < 0)
 		return -1;
+	options->password_is_open = attr.st_mode & (S_IRGRP | S_IROTH);
 	text[size] = '\0';
 	text[strcspn(text, "\r\n")] = '\0';
 	set_string(&options->password, text);
@@ -393,17 +397,10 @@ static void make_absolute(char **file)
 
 static int check_file(const char *what, char **file)
 {
-	struct stat attr = {0};
-	int error = 0;
+	int error = *file ? regular_file_check(*file) : 0;
 
-	if (!*file)
-		return 0;
-	if (access(*file, R_OK) < 0 || stat(*file, &attr) < 0)
-		error = errno;
-	else if (S_ISDIR(attr.st_mode))
-		error = EISDIR;
 	if (error) {
-		log_error("can't read the %s %s: %s", what, *file, strerror(error));
+		log_error("can't read the %s %s: %s", what, *file, regular_file_reason(error));
 		return -1;
 	}
 	make_absolute(file);
@@ -421,6 +418,15 @@ static int check_files(struct options *options)
 		check_file("key", &options->key_file) < 0)
 		return -1;
 	return 0;
+}
+
+void options_each_doubt(
+	const struct options *options, void (*say)(void *user, const char *text), void *user)
+{
+	if (options->user && source_is_overheard(&options->store))
+		say(user, "the password travels in the clear: etcd is asked by http");
+	if (options->password_is_open)
+		say(user, "others may read the password file");
 }
 
 void options_forget_password(struct options *options)
@@ -477,7 +483,7 @@ static int complete(struct options *options, const struct parsing *parsing)
 		return fail("a source is missing", "see latchfs --help");
 	if (read_credentials(options, parsing->password_file) < 0 || check_files(options) < 0 ||
 		source_parse(&options->store, options->source, getenv("ETCDCTL_ENDPOINTS"),
-			options->ca_file) < 0 ||
+			options->ca_file || options->cert_file || options->key_file) < 0 ||
 		((parsing->mount_point || !parsing->only_source) &&
 			set_mount_point(options, parsing) < 0))
 		return -1;
@@ -585,49 +591,4 @@ void options_fini(struct options *options)
 	free(options->user);
 	free(options->host);
 	fuse_opt_free_args(&args);
-}
-
-void options_print_help(void)
-{
-	fputs("usage: latchfs [-o opt,...] [-f] [-d] SOURCE MOUNTPOINT\n"
-	      "       latchfs status [--json] MOUNTPOINT\n"
-	      "       latchfs top [-d SECONDS] MOUNTPOINT\n"
-	      "       latchfs check [-o opt,...] SOURCE\n"
-	      "       latchfs selftest DIRECTORY [DIRECTORY]\n"
-	      "\n"
-	      "Mounts a directory in which every file is a lock, shared by all who mount SOURCE.\n"
-	      "With `status` it says how a mount is, with `top` which locks are the hottest,\n"
-	      "with `check` whether a mount would work, and with `selftest` whether locks in\n"
-	      "directories exclude each other.\n"
-	      "\n"
-	      "SOURCE is http://HOST:PORT[,...][/PREFIX] or https://..., of an etcd cluster;\n"
-	      "the prefix of its keys is /latchfs if none is given.\n"
-	      "\n"
-	      "  -f                    stay in the foreground\n"
-	      "  -d                    the same, and tell of every request\n"
-	      "  -o ttl=SECONDS        a lock of a machine that died is free after that (10)\n"
-	      "  -o timeout=SECONDS    patience with the store where nothing may wait (5)\n"
-	      "  -o prefix=PREFIX      of the keys in the store\n"
-	      "  -o cacert=FILE, cert=FILE, key=FILE\n"
-	      "                        for https, in PEM form\n"
-	      "  -o user=NAME, password_file=FILE\n"
-	      "                        who we are to the store\n"
-	      "  -o supervise=yes|no   have another process go on if this one dies (yes)\n"
-	      "  -o name=NAME          this node's name in records (the host name)\n"
-	      "  -o max_claims=NUMBER  of locks held or waited for at once (100000)\n"
-	      "  -o max_content=MIB    that all lock files' contents may have together (256)\n"
-	      "  -o max_handles=NUMBER of files and directories open at once (200000)\n"
-	      "  -o user_share=PERCENT of each of these that one user may have (10)\n"
-	      "  -o root_mode=MODE     of the root directory, until it is changed (1777)\n"
-	      "  -o names=held|always, open=plain|lock, record=yes|no, on_loss=error|term|kill,\n"
-	      "     hold=close|process|name, dirs=keep|lease, mkdir=write|owner\n"
-	      "                        policies of the root directory\n"
-	      "  -o allow_other        let other users in, and FUSE's further options\n"
-	      "  -h, --help            this text\n"
-	      "  -V, --version         the version\n"
-	      "\n"
-	      "The environment variables ETCDCTL_ENDPOINTS, ETCDCTL_CACERT, ETCDCTL_CERT,\n"
-	      "ETCDCTL_KEY, ETCDCTL_USER and ETCDCTL_PASSWORD stand in for what is not given.\n"
-	      "See latchfs(8) for all of it.\n",
-		stdout);
 }

@@ -22,6 +22,7 @@ struct options {
 	struct source store; /* what the source says */
 	char *ca_file, *cert_file, *key_file;
 	char *user, *password; /* the password: see options_forget_password */
+	bool password_is_open; /* others may read its file */
 	bool password_of_file; /* it is in a file, where it can be read again */
 	char *host;            /* this node's name */
 	int ttl;               /* seconds */
@@ -53,4 +54,6 @@ void options_fini(struct options *options);
 /* Wipes the password. */
 void options_forget_password(struct options *options);
 
-void options_print_help(void);
+/* Calls say for each thing that works, but that nobody will have meant. */
+void options_each_doubt(
+	const struct options *options, void (*say)(void *user, const char *text), void *user);

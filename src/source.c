@@ -143,6 +143,39 @@ static int check_prefix(const char *prefix)
 	return 0;
 }
 
+static bool is_plain(const char *endpoint)
+{
+	return begins_with(endpoint, "http://");
+}
+
+/* An attacker who makes the one fail is told by the other what was meant to be secret. */
+static int check_schemes(const struct source *source, const char *text)
+{
+	for (size_t i = 1; i < source->endpoint_count; i++) {
+		if (is_plain(source->endpoints[i]) != is_plain(source->endpoints[0]))
+			return fail("http and https can't be mixed", text);
+	}
+	return 0;
+}
+
+static bool is_of_this_machine(const char *endpoint)
+{
+	const char *host = find_host(endpoint);
+	bool is_number = strspn(host, "0123456789.") == strcspn(host, ":"); /* no name */
+
+	return begins_with(host, "localhost:") || begins_with(host, "[::1]:") ||
+	       (is_number && begins_with(host, "127."));
+}
+
+bool source_is_overheard(const struct source *source)
+{
+	for (size_t i = 0; i < source->endpoint_count; i++) {
+		if (is_plain(source->endpoints[i]) && !is_of_this_machine(source->endpoints[i]))
+			return true;
+	}
+	return false;
+}
+
 int source_parse(struct source *source, const char *text, const char *elsewhere, bool secure)
 {
 	const char *path = find_path(text);
@@ -150,7 +183,8 @@ int source_parse(struct source *source, const char *text, const char *elsewhere,
 	bool is_elsewhere = !*hosts && elsewhere && *elsewhere;
 
 	if (add_endpoints(source, is_elsewhere ? elsewhere : hosts, is_elsewhere ? elsewhere : text,
-		    secure) < 0)
+		    secure) < 0 ||
+		check_schemes(source, is_elsewhere ? elsewhere : hosts) < 0)
 		return -EINVAL;
 	if (!source->prefix)
 		source->prefix = xstrdup(path[strspn(path, "/")] ? path : default_prefix);

@@ -19,4 +19,8 @@ struct source {
  * source_fini in both cases.
  */
 int source_parse(struct source *source, const char *text, const char *elsewhere, bool secure);
+
+/* Whether what is asked there goes, in the clear, to anything but this machine itself. */
+bool source_is_overheard(const struct source *source);
+
 void source_fini(struct source *source);

@@ -318,3 +318,16 @@ def test_mount_point(lab):
     """One may stand there, as in fstab, and is looked at; options may come behind."""
     done = run(BINARY, "check", source(lab), "/tmp", "-o", "ttl=5", env=clean_environment())
     assert done.returncode == 0 and "a lease of 5 s is granted" in done.stdout
+
+
+def test_password_in_the_clear(lab):
+    """http to another machine, and a password file that others may read: a warning each."""
+    path = lab.scratch("secret")
+    path.chmod(0o644)
+    _, lines, _ = check("http://192.0.2.1:2379", f"timeout=1,user=me,password_file={path}")
+    one(lines, "warning", "the password travels in the clear")
+    one(lines, "warning", "others may read the password file")
+    path.chmod(0o600)
+    for url in "http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1", "https://192.0.2.1:1":
+        _, lines, _ = check(url, f"timeout=1,user=me,password_file={path}")
+        assert not lines_of(lines, "warning") or "clear" not in str(lines_of(lines, "warning"))

@@ -386,7 +386,9 @@ def auth_lab(bare_lab):
 @pytest.mark.limit(180)
 def test_lies_about_the_token(auth_lab):
     """Anything in place of a token, and tokens that would be headers of their own."""
-    login = f",user=root,password_file={auth_lab.scratch('rootpw')}"
+    secret = auth_lab.scratch("rootpw")
+    secret.chmod(0o600)
+    login = f",user=root,password_file={secret}"
     others = [
         body_of("two_lines", '{"header":{"revision":"7"},"token":"a\\r\\nX-Other: b"}'),
         body_of("no_token", '{"header":{"revision":"7"},"token":""}'),

@@ -209,6 +209,7 @@ def test_bad_usage(lab, place, words):
     ("http://[::1", "HOST:PORT"), ("http://[nonsense]", "HOST:PORT"), ("http://[]", "HOST:PORT"),
     ("http://[::1]x", "HOST:PORT"), ("http://a b", "HOST:PORT"), ("::1", "brackets"),
     ("http://127.0.0.1/x,http://127.0.0.1/x", "path"),
+    ("http://127.0.0.1,https://127.0.0.1", "mixed"), ("https://127.0.0.1,127.0.0.2/x", "mixed"),
     (",", "ETCDCTL_ENDPOINTS"), ("", "ETCDCTL_ENDPOINTS"), ("/x", "ETCDCTL_ENDPOINTS"),
 ])
 def test_bad_sources(lab, place, url, expected):
@@ -319,6 +320,25 @@ def test_certificate_and_key_belong_together(lab, place, pem):
                                       environment={"ETCDCTL_CERT": str(pem)})
     assert "needs its cert" in refusal(place, source(lab), place,
                                        environment={"ETCDCTL_KEY": str(pem)})
+
+
+@pytest.mark.parametrize("option", ["cacert", "cert", "key", "password_file"])
+def test_pipe_in_place_of_a_file(lab, place, pem, option):
+    """It would have to be waited for, for ever: refused at once."""
+    fifo = lab.base / "fifo"
+    os.mkfifo(fifo)
+    files = {"cert": pem, "key": pem, "user": "me", option: fifo}
+    line = refusal(place, "-o", ",".join(f"{k}={v}" for k, v in files.items()), source(lab), place,
+                   environment={"ETCDCTL_PASSWORD": "x"})
+    assert str(fifo) in line and "not a regular file" in line
+
+
+@pytest.mark.parametrize("options", ["cacert={0}", "cert={0},key={0}"])
+def test_https_is_meant(place, pem, options):
+    """Whoever names any certificate does not mean http."""
+    line = refusal(place, "-o", f"timeout=2,{options.format(pem)}", "127.9.8.7", place,
+                   patience=2 + SOON)
+    assert "https://127.9.8.7:2379" in line
 
 
 def test_unreadable_password_file(lab, place):

@@ -500,6 +500,17 @@ def test_a_newer_program_that_is_asked_is_told_no_password(auth_lab, user, passw
     assert auth_lab.agent().error("take", mount / "y") == 0
 
 
+def test_password_file_that_others_may_read(auth_lab):
+    """It is used, and the log has a warning."""
+    path = secret_file(auth_lab)
+    path.chmod(0o640)
+    mount = auth_lab.mount(f"user=locker,password_file={path}").expect("others may read")
+    wait_until(lambda: "warning: others may read the password file" in mount.log(), SOON)
+    path.chmod(0o600)
+    other = auth_lab.mount(f"user=locker,password_file={path}")
+    wait_until(lambda: "mounted at" in other.log(), SOON)
+
+
 def test_wrong_password_is_not_told(auth_lab):
     """One that is refused may be the right one of something else."""
     path = secret_file(auth_lab, SECRET + "2")

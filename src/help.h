@@ -1,0 +1,5 @@
+/* SPDX-License-Identifier: MIT */
+/* What --help says. */
+#pragma once
+
+void help_print(void);

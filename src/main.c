@@ -69,6 +69,7 @@
  *       etcd/numbers  what places are named with, and again when that is safe
  *       etcd/evict    taking somebody's place away
  *       etcd/op, batch  one operation; many of them in one transaction
+ *       etcd/fence    no copy of a request is carried out late
  *       etcd/names    lookup, listing, directories
  *       etcd/survey   everything at once
  *       etcd/lease    the lease and its deadline

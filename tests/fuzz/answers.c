@@ -55,7 +55,7 @@ static void read_txns(const char *body)
 		wire_result_fini(&results[0]);
 	}
 	for (size_t count = 2; count <= 4; count++) {
-		if (wire_parse_parts(body, shapes, results, count) < 0)
+		if (wire_parse_parts(body, shapes, results, count, NULL, NULL) < 0)
 			continue;
 		for (size_t i = 0; i < count; i++) {
 			check_result(&results[i], &shapes[i]);

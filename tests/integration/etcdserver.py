@@ -20,6 +20,9 @@ from support import checked, free_port, wait_until
 # The server to test on.
 ETCD = os.environ.get("LATCHFS_ETCD", "etcd")
 
+# Part of the name of a session's key; those are there as long as their mounts are.
+SESSIONS = "/.latchfs.session/"
+
 
 @dataclass
 class Key:
@@ -216,7 +219,11 @@ class Etcd:
         return sum(int(number) for number in re.findall(line, text, re.M))
 
     def keys(self, prefix):
-        """All keys that start with prefix, oldest first."""
+        """All keys that start with prefix, oldest first; without those of sessions."""
+        return [key for key in self.all_keys(prefix) if SESSIONS not in key.name]
+
+    def all_keys(self, prefix):
+        """The same with them."""
         answer = self.call(
             "/v3/kv/range", key=encode(prefix), range_end=encode(after(prefix)),
             sort_target="CREATE", sort_order="ASCEND",
@@ -232,11 +239,11 @@ class Etcd:
         ]
 
     def count(self, prefix):
-        """How many keys start with prefix."""
-        answer = self.call(
-            "/v3/kv/range", key=encode(prefix), range_end=encode(after(prefix)), count_only=True
-        )
-        return int(answer.get("count", 0))
+        """How many keys start with prefix; without those of sessions."""
+        counts = [self.call("/v3/kv/range", key=encode(start), range_end=encode(after(start)),
+                            count_only=True).get("count", 0)
+                  for start in (prefix, f"{prefix.rstrip('/')}{SESSIONS}")]
+        return int(counts[0]) - int(counts[1])
 
     def put(self, key, value, lease=0):
         """Writes one key."""

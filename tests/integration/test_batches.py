@@ -47,7 +47,7 @@ def test_batches_exclude(pair, programs):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("most", ["2", "3", "7"])
+@pytest.mark.parametrize("most", ["3", "4", "7"])
 def test_etcd_allows_few_operations(bare_lab, programs, most):
     """An etcd with a small --max-txn-ops: batches become as small as it wants them."""
     lab = bare_lab

@@ -13,6 +13,7 @@ from etcdserver import encode
 from fakeetcd import Fake
 from support import wait_until
 from test_supervise import TAKEN_OVER, kill, ready
+from wire import kinds_of
 
 RW = os.O_RDWR | os.O_CREAT
 
@@ -106,15 +107,15 @@ def between_fixture(lab):
 
 
 class Copy:
-    """Keeps the first request to a call back, and lets it through at any later time."""
+    """Keeps the first request of a kind back, and lets it through at any later time."""
 
-    def __init__(self, fake, path):
-        self.path = path
+    def __init__(self, fake, part):
+        self.part = part
         self.kept = None
         fake.lie("txn", self)
 
     def __call__(self, answer):
-        if answer.path == self.path and self.kept is None:
+        if self.part in answer.body and self.kept is None:
             self.kept = answer  # and its connection ends without a word
             return
         status, body = answer.real()
@@ -126,9 +127,9 @@ class Copy:
         assert status == 200
 
 
-def late_copy(lab, fake, who, fd, path):
+def late_copy(lab, fake, who, fd, part):
     """Locks and unlocks, for which one request had to be sent twice: the first copy, and the name."""
-    copy = Copy(fake, path)
+    copy = Copy(fake, part)
     who.flock(fd, LOCK_EX)
     former = lab.keys("x")[0].name
     who.flock(fd, LOCK_UN)
@@ -143,7 +144,7 @@ def test_a_late_copy_of_giving_back(lab, between):
     fd = who.open(mount / "x", RW)
     cycle_flock(who, None, fd, LOCK_EX)
     wait_until(lambda: not lab.keys("x"))
-    copy, former = late_copy(lab, fake, who, fd, "/v3/kv/deleterange")
+    copy, former = late_copy(lab, fake, who, fd, b"request_delete_range")
     for _ in range(5):
         who.flock(fd, LOCK_EX)
         assert lab.keys("x")[0].name != former
@@ -157,7 +158,7 @@ def test_a_late_copy_of_taking(lab, between):
     mount, fake = between
     who = lab.agent()
     fd = who.open(mount / "x", RW)
-    _, former = late_copy(lab, fake, who, fd, "/v3/kv/txn")
+    _, former = late_copy(lab, fake, who, fd, b"request_put")
     for _ in range(5):
         assert who.error("stat", mount / "y")  # by now all has been answered
         who.flock(fd, LOCK_EX)
@@ -197,7 +198,7 @@ def test_a_name_that_the_dead_process_had_used_twice(lab):
     fd, kept = second.open(mount / "x", RW), []
 
     def but_writes(answer):
-        if b'"compare"' in answer.body and not kept:
+        if "write" in kinds_of(answer.path, answer.body) and not kept:
             kept.append(answer)
             answer.hold()
         else:

@@ -1,11 +1,114 @@
 # SPDX-License-Identifier: MIT
-"""A piece of network between two loopback ports, which tests can hurt in many ways and mend."""
+"""A piece of network between two loopback ports, which tests can hurt in many ways and mend.
 
+It can also keep a request back, whose sender sees a lost connection, and pass it on at any later
+time; for that it reads what is asked (HTTP/1.1, and not encrypted).
+"""
+
+import base64
+import http.client
+import itertools
+import json
 import re
 import socket
 import struct
 import threading
 import time
+
+
+# Parts of keys.
+SESSIONS, NOTICES = "/.latchfs.session/", "/.latchfs.shrunk/"
+
+
+def text_of(value):
+    """What a field of bytes says."""
+    return base64.b64decode(value or "").decode(errors="surrogateescape")
+
+
+def kind_of_put(key, compares):
+    """The kind of a request that puts a key, by what it compares."""
+    targets = {compare.get("target"): compare for compare in compares}
+    if key.endswith("/"):
+        return "change" if "MOD" in targets else "mkdir"
+    if "MOD" in targets:
+        return "attempt"
+    created = targets.get("CREATE")
+    if created is None:
+        return "join"
+    return "try" if "range_end" in created else "write"
+
+
+def kinds_of_part(compares, operations):
+    """The kinds of requests in a transaction, or in a part of one."""
+    read = {text_of(one["request_range"]["key"]) for one in operations if "request_range" in one}
+    for one in operations:
+        if "request_put" in one:
+            key = text_of(one["request_put"]["key"])
+            if SESSIONS in key:
+                yield "fence"
+            else:
+                yield "shrink" if NOTICES in key else kind_of_put(key, compares)
+        elif "request_delete_range" in one:
+            key = text_of(one["request_delete_range"]["key"])
+            if NOTICES in key:
+                yield "notice"
+            elif key.endswith("/"):
+                yield "rmdir"
+            elif compares:
+                yield "evict"
+            else:
+                yield "orphan" if key in read else "leave"
+
+
+def kinds_of(path, body):
+    """Which kinds of requests that change something are on their way together."""
+    if path == "/v3/kv/deleterange":
+        return set(kinds_of_part([], [{"request_delete_range": json.loads(body)}]))
+    if path != "/v3/kv/txn":
+        return {path.rpartition("/")[2]}
+    txn = json.loads(body)
+    operations = txn.get("success", [])
+    compares = [one for one in txn.get("compare", []) if SESSIONS not in text_of(one["key"])]
+    kinds = set(kinds_of_part(compares, operations))
+    for one in operations:
+        if "request_txn" in one:
+            part = one["request_txn"]
+            kinds |= set(kinds_of_part(part.get("compare", []), part.get("success", [])))
+    return kinds
+
+
+def split_request(data):
+    """Path, headers and body."""
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = head.decode("latin-1").split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines[1:] if ": " in line)
+    return lines[0].split(" ")[1], headers, body
+
+
+def is_whole(data):
+    """Whether nothing of a request is missing."""
+    if b"\r\n\r\n" not in data:
+        return False
+    _, headers, body = split_request(data)
+    return len(body) >= int(headers.get("Content-Length", 0))
+
+
+class Request:
+    """A request that a wire has kept back."""
+
+    def __init__(self, target, path, headers, body):
+        self.target, self.path, self.headers, self.body = target, path, headers, body
+
+    def comes(self):
+        """It arrives now, and is carried out as far as that goes; the status of the answer."""
+        link = http.client.HTTPConnection("127.0.0.1", self.target, timeout=10)
+        try:
+            link.request("POST", self.path, self.body, self.headers)
+            answer = link.getresponse()
+            answer.read()
+            return answer.status
+        finally:
+            link.close()
 
 
 class Link:
@@ -28,6 +131,11 @@ class Link:
                 if outgoing and len(self.head) < 4096:
                     self.head += data
                 self.wire.pass_on(self, outgoing)
+                if outgoing and self.wire.keeps:
+                    data = self.whole(source, data)
+                    if self.wire.keep_back(data):
+                        self.stay(source)
+                        break
                 if not outgoing and self.wire.torn:
                     sink.sendall(data[:len(data) // 2])
                     break
@@ -35,6 +143,22 @@ class Link:
         except OSError:
             pass
         self.close()
+
+    @staticmethod
+    def whole(source, data):
+        """The request that begins with this data, as far as it comes."""
+        while data.startswith(b"POST ") and not is_whole(data):
+            more = source.recv(65536)
+            if not more:
+                break
+            data += more
+        return data
+
+    def stay(self, source):
+        """Says nothing for as long as the wire is silent about what it keeps."""
+        with self.wire.gate:
+            while self.wire.is_silent and self in self.wire.links:
+                self.wire.gate.wait()
 
     def close(self):
         """Ends both sides."""
@@ -70,6 +194,9 @@ class Wire:
         self.latency = 0
         self.torn = False
         self.is_cut = False
+        self.keeps = None  # which requests are kept back: called with their kinds
+        self.kept = []
+        self.is_silent = False  # about requests that it keeps; else their connections end
         self.listen(listen)
 
     def listen(self, port):
@@ -152,6 +279,43 @@ class Wire:
         self.stop_listening()
         self.reset()
 
+    def keep(self, kind, silent=False):
+        """Keeps the next request of that kind back."""
+        with self.gate:
+            self.kept, self.is_silent = [], silent
+            self.keeps = lambda kinds: kind in kinds and not self.kept
+        return self
+
+    def keep_back(self, data):
+        """Whether a request is kept back."""
+        if not data.startswith(b"POST ") or not is_whole(data):
+            return False
+        path, headers, body = split_request(data)
+        with self.gate:
+            if not self.keeps or not self.keeps(kinds_of(path, body)):
+                return False
+            self.kept.append(Request(self.target, path, headers, body))
+            return True
+
+    def come_late(self, part, seconds):
+        """That part of the requests is carried out so much later, and its senders hear nothing."""
+        count = itertools.count()
+
+        def come(number):
+            try:
+                self.kept[number].comes()
+            except OSError:
+                pass  # nobody is there any more
+
+        def keeps(kinds):
+            if "watch" in kinds or next(count) % part:
+                return False
+            threading.Timer(seconds, come, [len(self.kept)]).start()
+            return True
+
+        with self.gate:
+            self.kept, self.keeps = [], keeps
+
     def stall_watches(self):
         """Stalls the watch streams that are open now for ever, and nothing else."""
         with self.gate:
@@ -172,7 +336,8 @@ class Wire:
         self.is_cut = self.torn = False
         self.latency = 0
         with self.gate:
-            self.concerns = None
+            self.concerns = self.keeps = None
+            self.is_silent = False
             self.gate.notify_all()
         if self.listener is None:
             self.listen(self.port)

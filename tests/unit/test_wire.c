@@ -257,7 +257,7 @@ static void test_parts_answered(void **state)
 	const struct wire_shape shapes[] = {join_shape, try_shape, leave_shape, try_shape};
 	struct wire_result results[4];
 
-	assert_int_equal(wire_parse_parts(parts, shapes, results, 4), 0);
+	assert_int_equal(wire_parse_parts(parts, shapes, results, 4, NULL, NULL), 0);
 	for (size_t i = 0; i < 4; i++)
 		assert_int_equal(results[i].revision, 17);
 	assert_true(results[0].succeeded);

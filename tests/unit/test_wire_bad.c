@@ -33,7 +33,7 @@ static bool is_bad_txn(const char *body, const struct wire_shape *shape)
 static bool are_bad_parts(const char *body, const struct wire_shape *shapes, size_t count)
 {
 	struct wire_result results[5];
-	int error = wire_parse_parts(body, shapes, results, count);
+	int error = wire_parse_parts(body, shapes, results, count, NULL, NULL);
 
 	for (size_t i = 0; i < count && !error; i++)
 		wire_result_fini(&results[i]);

@@ -20,6 +20,8 @@ struct etcd_batch {
 	struct wire_shape *shapes;   /* of each part */
 	struct wire_result *answers; /* to each part; NULL until they have come */
 	size_t count, live;          /* of ops; of those that are not dropped */
+	struct etcd_guard guard;
+	bool settled; /* no copy of it can be carried out any more */
 	bool delivering;
 };
 
@@ -33,8 +35,11 @@ static void free_answers(struct etcd_batch *batch)
 static void batch_free(struct etcd_batch *batch)
 {
 	struct etcd_line *line = batch->line;
+	unsigned int copies = etcd_call_copies(&batch->call);
 
 	etcd_call_cancel(&batch->call);
+	if (batch->guard.is_on && !batch->settled && copies)
+		etcd_fence_lost(&line->etcd->fence);
 	line->batches--;
 	loop_defer(line->etcd->loop, &line->task);
 	free_answers(batch);
@@ -86,26 +91,60 @@ static void free_uses(struct path_use **uses)
 
 /* --- sending --- */
 
-/* Each attempt leaves out what was dropped since the last one. */
+static char *sole_body(struct etcd_batch *batch)
+{
+	batch->shapes[0] = batch->ops[0]->txn.shape;
+	return wire_txn_body(&batch->ops[0]->txn, &batch->call.rpc);
+}
+
+/* One alone is nested: with the guard's it may have more operations than its etcd allows. */
+static void add_part(struct etcd_batch *batch, size_t number, bool nested, struct wire_txn *txn)
+{
+	struct etcd_op *op = batch->ops[number];
+
+	op->txn.shape.nested = nested;
+	batch->shapes[number] = op->txn.shape;
+	wire_add_part(txn, &op->txn);
+}
+
+static void add_whole(struct etcd_batch *batch, struct wire_txn *txn)
+{
+	batch->shapes[0] = batch->ops[0]->txn.shape;
+	wire_add_whole(txn, &batch->ops[0]->txn);
+}
+
+/*
+ * Each attempt leaves out what was dropped since the last one.  One alone is one with its guard, so
+ * that etcd sees what it puts: within nested transactions it does not when it is full.
+ */
 static char *compose(struct etcd_call *call)
 {
 	struct etcd_batch *batch = container_of(call, struct etcd_batch, call);
 	struct wire_txn txn = {0};
 	size_t live = 0;
+	bool writes = false;
 
 	for (size_t i = 0; i < batch->count; i++) {
 		if (!batch->ops[i])
 			continue;
 		batch->ops[live] = batch->ops[i];
 		batch->ops[live]->batch_place = live;
-		batch->shapes[live] = batch->ops[live]->txn.shape;
+		writes = writes || wire_writes(&batch->ops[live]->txn.shape);
 		live++;
 	}
 	batch->count = live;
-	if (live == 1)
-		return wire_txn_body(&batch->ops[0]->txn, &call->rpc);
-	for (size_t i = 0; i < live; i++)
-		wire_add_part(&txn, &batch->ops[i]->txn);
+	batch->guard = (struct etcd_guard){0};
+	if (live == 1 && !writes)
+		return sole_body(batch);
+	struct etcd_fence *fence = &batch->line->etcd->fence;
+	bool raises = etcd_fence_is_due(fence, call->strays), merge = live == 1 && !raises;
+	if (merge)
+		add_whole(batch, &txn);
+	for (size_t i = 0; i < live && !merge; i++)
+		add_part(batch, i, live == 1, &txn);
+	if (writes)
+		etcd_fence_guard(fence, &batch->guard, raises, &txn);
+	batch->guard.is_merged = merge;
 	char *body = wire_txn_body(&txn, &call->rpc);
 	wire_txn_fini(&txn);
 	return body;
@@ -134,33 +173,58 @@ static void complete(struct etcd_op *op)
 	op->complete = NULL;
 }
 
-static struct etcd_batch *gather(struct etcd_line *line)
+/* What writes without a session could be carried out at any time. */
+static bool may_go(const struct etcd_op *op)
 {
-	struct etcd *etcd = line->etcd;
-	struct etcd_batch *batch = xzalloc(sizeof(*batch));
+	return op->etcd->lease.id || !wire_writes(&op->txn.shape);
+}
+
+/* Fills the batch, which may stay empty. */
+static void gather(struct etcd_batch *batch)
+{
+	enum { OF_THE_GUARD = 1 };
+	struct etcd_line *line = batch->line;
 	struct path_use *uses = NULL;
 	struct etcd_op *op, *next;
-	size_t text = 0, operations = 0;
+	size_t text = 0, operations = OF_THE_GUARD;
 
-	batch->line = line;
-	batch->ops = xzalloc(etcd->batch_max * sizeof(batch->ops[0]));
-	batch->shapes = xzalloc(etcd->batch_max * sizeof(batch->shapes[0]));
 	DL_FOREACH_SAFE2(line->waiting, op, next, waiting_next)
 	{
 		complete(op);
-		text += wire_part_size(&op->txn);
-		operations += weight_of(op);
-		bool is_full = operations > etcd->batch_max || text > MAX_TEXT;
+		size_t size = wire_part_size(&op->txn), weight = weight_of(op);
+		bool is_full =
+			operations + weight > line->etcd->batch_max || text + size > MAX_TEXT;
 		if (batch->count && (is_full || op->goes_alone))
 			break;
-		if (!use_path(&uses, op))
+		if (!may_go(op) || !use_path(&uses, op))
 			continue;
+		text += size;
+		operations += weight;
 		add_to(batch, op);
 		if (op->goes_alone)
 			break;
 	}
 	free_uses(&uses);
-	return batch;
+}
+
+/* NULL if nothing can be sent now. */
+static struct etcd_batch *batch_new(struct etcd_line *line)
+{
+	size_t most = line->etcd->batch_max;
+	struct etcd_batch *batch = xzalloc(sizeof(*batch));
+
+	batch->line = line;
+	batch->ops = xzalloc(most * sizeof(batch->ops[0]));
+	batch->shapes = xzalloc(most * sizeof(batch->shapes[0]));
+	gather(batch);
+	if (batch->count) {
+		line->batches++;
+		return batch;
+	}
+	free(batch->ops);
+	free(batch->shapes);
+	free(batch);
+	return NULL;
 }
 
 static size_t max_answer(const struct etcd_batch *batch)
@@ -180,8 +244,9 @@ static void pump(struct loop_task *task)
 	struct etcd_client *client = line->etcd->client;
 
 	while (line->waiting && line->batches < line->width) {
-		struct etcd_batch *batch = gather(line);
-		line->batches++;
+		struct etcd_batch *batch = batch_new(line);
+		if (!batch)
+			break;
 		histogram_add(&line->sizes, &scale_sizes, (int64_t)batch->count);
 		batch->call = (struct etcd_call){.compose = compose,
 			.max_answer = max_answer(batch),
@@ -198,17 +263,67 @@ static void pump(struct loop_task *task)
 static void take_apart(struct etcd_batch *batch, bool alone)
 {
 	struct etcd_line *line = batch->line;
+	unsigned int copies = etcd_call_copies(&batch->call);
 
 	for (size_t i = batch->count; i-- > 0;) {
 		struct etcd_op *op = batch->ops[i];
 		if (!op)
 			continue;
 		op->batch = NULL;
-		op->strays += batch->call.strays;
+		op->strays += copies;
 		op->goes_alone = op->goes_alone || alone;
 		DL_PREPEND2(line->waiting, op, waiting_prev, waiting_next);
 	}
 	batch_free(batch);
+}
+
+/* An answer to the operation and its guard in one: which of them does not hold shows in the key. */
+static int parse_merged(struct etcd_batch *batch, const char *body, struct wire_result *guarded)
+{
+	const struct etcd_guard *guard = &batch->guard;
+	struct wire_result *answer = &batch->answers[0];
+	int error = wire_parse_txn(body, &guard->shape, answer);
+
+	if (error)
+		return error;
+	*guarded = (struct wire_result){.revision = answer->revision, .succeeded = true};
+	if (answer->succeeded)
+		return 0;
+	struct wire_kvs *found = &answer->ranges[--answer->range_count];
+	guarded->succeeded = (found->count ? found->kv[0].modified : 0) == guard->revision;
+	guarded->ranges[guarded->range_count++] = *found;
+	*found = (struct wire_kvs){0};
+	if (!guarded->succeeded || batch->shapes[0].conditional)
+		return 0;
+	wire_result_fini(guarded);
+	return -EBADMSG;
+}
+
+static int parse_guarded(struct etcd_batch *batch, const char *body, struct wire_result *guarded)
+{
+	if (batch->guard.is_merged)
+		return parse_merged(batch, body, guarded);
+	return wire_parse_parts(
+		body, batch->shapes, batch->answers, batch->count, &batch->guard.shape, guarded);
+}
+
+static int parse_answers(struct etcd_batch *batch, const char *body)
+{
+	const struct etcd_guard *guard = &batch->guard;
+	struct wire_result guarded = {0};
+
+	if (!guard->is_on && batch->count == 1)
+		return wire_parse_txn(body, batch->shapes, batch->answers);
+	if (!guard->is_on)
+		return wire_parse_parts(
+			body, batch->shapes, batch->answers, batch->count, NULL, NULL);
+	int error = parse_guarded(batch, body, &guarded);
+	if (!error)
+		error = etcd_fence_answered(
+			&batch->line->etcd->fence, guard, &guarded, batch->call.strays - 1);
+	wire_result_fini(&guarded);
+	batch->settled = !error;
+	return error;
 }
 
 /* Each part's has to be about the name that was asked about. */
@@ -218,8 +333,7 @@ static int read_answers(struct etcd_call *call, const char *body)
 	size_t count = batch->count;
 
 	batch->answers = xzalloc(count * sizeof(batch->answers[0]));
-	int error = count > 1 ? wire_parse_parts(body, batch->shapes, batch->answers, count)
-			      : wire_parse_txn(body, batch->shapes, batch->answers);
+	int error = parse_answers(batch, body);
 	for (size_t i = 0; i < count && !error; i++) {
 		if (batch->ops[i] && !etcd_op_fits(batch->ops[i], &batch->answers[i]))
 			error = -EBADMSG;
@@ -244,14 +358,33 @@ static void deliver(struct etcd_batch *batch, int result)
 	batch_free(batch);
 }
 
+/* Without raising the fence it may be carried out. */
+static bool is_for_raising(struct etcd_batch *batch, int result)
+{
+	return (result == -ENOSPC || (result == ETCD_TOO_MANY && batch->count == 1)) &&
+	       etcd_fence_refused(&batch->line->etcd->fence, &batch->guard);
+}
+
+/* It may be that of an earlier session, which is known to have ended. */
+static void on_no_lease(struct etcd_batch *batch)
+{
+	struct etcd *etcd = batch->line->etcd;
+	bool is_news = batch->guard.lease == etcd->lease.id;
+
+	take_apart(batch, false);
+	if (is_news)
+		etcd_lease_gone(&etcd->lease);
+}
+
 static void on_batch_done(struct etcd_call *call, int result)
 {
 	struct etcd_batch *batch = container_of(call, struct etcd_batch, call);
 	struct etcd *etcd = batch->line->etcd;
 
-	if (result == ETCD_NO_LEASE) {
-		/* Ends every operation of the session, and with them this batch. */
-		etcd_lease_gone(&etcd->lease);
+	if (result == ETCD_NO_LEASE && batch->guard.is_on) {
+		on_no_lease(batch);
+	} else if (is_for_raising(batch, result)) {
+		take_apart(batch, false);
 	} else if (result == ETCD_TOO_MANY && batch->count > 1) {
 		/* Its administrator allows fewer than the default. */
 		etcd->batch_max = etcd->batch_max > 1 ? etcd->batch_max / 2 : 1;
@@ -284,6 +417,22 @@ void etcd_batch_add(struct etcd_op *op)
 	op->is_batched = true;
 	DL_APPEND2(line->waiting, op, waiting_prev, waiting_next);
 	loop_defer(op->etcd->loop, &line->task);
+}
+
+void etcd_batch_take_back(struct etcd_line *line)
+{
+	struct etcd_op *op, *next;
+
+	DL_FOREACH_SAFE(line->etcd->ops, op, next) {
+		struct etcd_batch *batch = op->line == line ? op->batch : NULL;
+		if (batch && batch->guard.is_on && !batch->delivering)
+			take_apart(batch, false);
+	}
+}
+
+void etcd_batch_go_on(struct etcd_line *line)
+{
+	loop_defer(line->etcd->loop, &line->task);
 }
 
 void etcd_batch_drop(struct etcd_op *op)

@@ -9,6 +9,8 @@
  * etcd looks at all compares of a transaction before it does anything, and whatever a transaction
  * puts is equally old.  So a batch has no operation that compares what another one of it changes,
  * and never two new places of one lock.
+ *
+ * A batch that writes is guarded by the fence, and waits for a session if there is none.
  */
 #pragma once
 
@@ -47,5 +49,8 @@ void etcd_line_fini(struct etcd_line *line);
 
 /* Puts op->txn on its way, in op->line: op->fn gets the answer, later. */
 void etcd_batch_add(struct etcd_op *op);
+/* The session was lost, or is there (again), for operations that are not of the session. */
+void etcd_batch_take_back(struct etcd_line *line);
+void etcd_batch_go_on(struct etcd_line *line);
 /* The answer is not wanted any more; what was sent may still be carried out. */
 void etcd_batch_drop(struct etcd_op *op);

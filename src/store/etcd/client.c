@@ -307,13 +307,34 @@ static void handle_refusal(struct etcd_call *call, int status, const char *body)
 	finish(call, -EIO);
 }
 
+/* The same endpoint is asked at once, unless that goes on and on. */
+static void send_again(struct etcd_call *call)
+{
+	enum { MOST = 8 };
+
+	if (call->repeats++ >= MOST) {
+		repeat(call);
+		return;
+	}
+	call->attempts--;
+	detach(call);
+	enter(call, ETCD_CALL_PAUSED, loop_clock());
+	pump(call->client, call->lane);
+}
+
 static void handle_answer(struct etcd_call *call, const struct http_result *result)
 {
-	if (!memchr(result->body, '\0', result->size) && call->read(call, result->body) == 0) {
+	bool is_text = !memchr(result->body, '\0', result->size);
+	int verdict = is_text ? call->read(call, result->body) : -EBADMSG;
+
+	if (verdict != -EBADMSG) {
 		call->strays--;
 		if (!call->from_memory)
 			endpoint_answered(call);
-		finish(call, 0);
+		if (verdict == -EAGAIN)
+			send_again(call);
+		else
+			finish(call, 0);
 		return;
 	}
 	http_hang_up(result);
@@ -545,6 +566,11 @@ void etcd_call_cancel(struct etcd_call *call)
 bool etcd_call_active(const struct etcd_call *call)
 {
 	return call->state != ETCD_CALL_IDLE;
+}
+
+unsigned int etcd_call_copies(const struct etcd_call *call)
+{
+	return call->strays + (call->state == ETCD_CALL_SENT);
 }
 
 void etcd_client_lane(

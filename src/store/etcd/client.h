@@ -42,8 +42,9 @@ enum { ETCD_NO_LEASE = 1, ETCD_COMPACTED = 2, ETCD_TOO_MANY = 3 };
 enum { ETCD_SMALL_ANSWER = 64 * 1024, ETCD_LARGE_ANSWER = 32 * 1024 * 1024 };
 
 /*
- * Takes in what etcd answered (borrowed): 0, and then fn gets that; or -EBADMSG if it makes no
- * sense, and the call is repeated as if this endpoint had failed.  It must not touch the call.
+ * Takes in what etcd answered (borrowed): 0, and then fn gets that; -EBADMSG if it makes no sense,
+ * and the call is repeated as if this endpoint had failed; or -EAGAIN, and it is composed and sent
+ * again.  It must not touch the call.
  */
 typedef int etcd_read_fn(struct etcd_call *call, const char *body);
 typedef void etcd_call_fn(struct etcd_call *call, int result);
@@ -73,7 +74,8 @@ struct etcd_call {
 	unsigned int attempts; /* how many there were */
 	/* Copies that were sent besides the one that was answered, and may yet be carried out. */
 	unsigned int strays;
-	size_t endpoint; /* to which the last one was */
+	unsigned int repeats; /* how often it was sent again although it was answered */
+	size_t endpoint;      /* to which the last one was */
 
 	/* The client's own. */
 	struct etcd_client *client;
@@ -109,6 +111,8 @@ void etcd_call_start(struct etcd_client *client, struct etcd_call *call);
 /* The call's fn will not run.  Harmless if it is not under way. */
 void etcd_call_cancel(struct etcd_call *call);
 bool etcd_call_active(const struct etcd_call *call);
+/* How many copies of it may yet be carried out, if nobody waits for it any more. */
+unsigned int etcd_call_copies(const struct etcd_call *call);
 
 /* False while every endpoint has been silent, or has failed for a second, since it last answered.
  */

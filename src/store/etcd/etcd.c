@@ -64,12 +64,18 @@ static void on_lease_state(struct etcd_lease *lease, enum store_session state)
 	if (state == STORE_SESSION_LOST) {
 		etcd_call_cancel(&etcd->check_call);
 		loop_timer_disarm(&etcd->check_timer);
+		etcd_fence_end(&etcd->fence);
 		end_ops(etcd, true);
+		etcd_batch_take_back(&etcd->names_line);
 		forget_places(etcd);
 		etcd_numbers_forget(etcd);
 		etcd_leased_end(etcd, true);
 	} else if (!loop_timer_armed(&etcd->check_timer) && !etcd_call_active(&etcd->check_call)) {
 		arm_check(etcd);
+	}
+	if (state != STORE_SESSION_LOST) {
+		etcd_fence_begin(&etcd->fence);
+		etcd_batch_go_on(&etcd->names_line);
 	}
 	etcd->store.events->session(etcd->store.user, state);
 	etcd_doubt_end(etcd);
@@ -425,6 +431,7 @@ static void etcd_stop(struct store *store, store_done_fn *fn, void *user)
 	etcd_call_cancel(&etcd->check_call);
 	/* That everything goes is no news any more. */
 	etcd_watch_stop(&etcd->watch);
+	etcd_fence_end(&etcd->fence);
 	etcd_lease_stop(
 		&etcd->lease, loop_clock() + etcd_client_timeout(etcd->client), on_lease_stopped);
 }
@@ -435,6 +442,7 @@ static void etcd_free(struct store *store)
 
 	etcd_doubt_begin(etcd);
 	end_ops(etcd, false);
+	etcd_fence_end(&etcd->fence);
 	forget_places(etcd);
 	etcd_numbers_forget(etcd);
 	etcd_leased_end(etcd, false);
@@ -549,6 +557,7 @@ struct store *etcd_new(struct loop *loop, const struct etcd_options *options)
 	etcd->loop = loop;
 	etcd->prefix = xstrdup(options->prefix);
 	etcd->batch_max = ETCD_BATCH_MAX;
+	etcd_fence_init(&etcd->fence, etcd);
 	etcd_line_init(&etcd->places_line, etcd, ETCD_LANE_PLACES, PLACES_WIDTH);
 	etcd_line_init(&etcd->names_line, etcd, ETCD_LANE_NAMES, NAMES_WIDTH);
 	etcd->check_timer.fn = on_check_due;

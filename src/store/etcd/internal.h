@@ -6,6 +6,7 @@
 #include "event/loop.h"
 #include "store/etcd/batch.h"
 #include "store/etcd/client.h"
+#include "store/etcd/fence.h"
 #include "store/etcd/lease.h"
 #include "store/etcd/watch.h"
 #include "store/etcd/wire.h"
@@ -20,6 +21,7 @@ struct etcd {
 	char *prefix;
 	struct etcd_lease lease;
 	struct etcd_watch watch;
+	struct etcd_fence fence;
 
 	struct etcd_leased *leased;   /* directories that go with the lease, by path */
 	struct store_place *places;   /* by id: ours that are, or may be, in the store */

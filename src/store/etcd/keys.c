@@ -13,6 +13,9 @@ static const char symlink_mark[] = "l-";
 /* Below it stand the news of places that have given a part back. */
 static const char notices[] = ".latchfs.shrunk";
 
+/* Below it stand the keys of sessions. */
+static const char sessions[] = ".latchfs.session";
+
 char *key_first(const char *prefix, const char *path)
 {
 	return *path ? xasprintf("%s/%s/", prefix, path) : xasprintf("%s/", prefix);
@@ -77,6 +80,19 @@ const char *key_noticed(const char *path)
 	size_t length = strlen(notices);
 
 	return begins_with(path, notices) && path[length] == '/' ? path + length + 1 : NULL;
+}
+
+char *key_session(const char *prefix, uint64_t lease)
+{
+	return xasprintf("%s/%s/%" PRIx64, prefix, sessions, lease);
+}
+
+bool key_is_hidden(const char *below)
+{
+	size_t length = strlen(sessions);
+
+	return key_noticed(below) ||
+	       (begins_with(below, sessions) && (!below[length] || below[length] == '/'));
 }
 
 char *key_range_mark(uint64_t start, uint64_t end)

@@ -13,11 +13,14 @@
  *
  * /p/.latchfs.shrunk/a/b/ID is put when that place has given a part back, and deleted at once, so
  * that those hear of it who wait for deletes.
+ *
+ * /p/.latchfs.session/LEASE is the key of the session which that lease, in hexadecimal, is.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/ranges.h"
 
@@ -47,6 +50,11 @@ char *key_split_place(char *below);
 char *key_notice_path(const char *path);
 /* The path of the lock that such a path stands for, within it; NULL if it is none. */
 const char *key_noticed(const char *path);
+
+/* The key of a session, which the caller frees. */
+char *key_session(const char *prefix, uint64_t lease);
+/* True for what is below the root and yet no lock or directory of anybody: news, and sessions. */
+bool key_is_hidden(const char *below);
 
 /* What goes behind the id of a place for such a range of bytes, which the caller frees; and the
  * range that an id shows, false if there is none. */

@@ -239,7 +239,7 @@ static void list_key(struct etcd_op *op, const struct wire_kv *kv)
 	const char *slash = strchr(below, '/');
 
 	if (!slash || !is_name(below, (size_t)(slash - below)) ||
-		(!*op->path && key_noticed(below)))
+		(!*op->path && key_is_hidden(below)))
 		return;
 	bool directory = slash[1] == '\0' || strchr(slash + 1, '/');
 	cleanup(free_ptr) char *path =

@@ -496,14 +496,14 @@ static void count_key(struct probe *probe, struct census *census, const struct w
 	struct range range;
 	uint64_t number;
 
+	if (below && key_is_hidden(below))
+		return;
 	census->keys++;
 	if (!below || !*below || below[strlen(below) - 1] == '/') {
 		census->directories += below != NULL;
 		return;
 	}
 	char *id = key_split_place(below);
-	if (id && key_noticed(below))
-		return;
 	if (id && (key_id_sequence(id, &number) || key_id_range(id, &range))) {
 		census->places++;
 		return;

@@ -82,6 +82,8 @@ bool etcd_resume(struct store *store)
 	etcd->session = session.slot;
 	etcd->sequence = etcd->sequence_end = session.sequence_end;
 	etcd_lease_adopt(&etcd->lease, session.lease, session.ttl, session.renewed_at);
+	/* What the former process has sent may still be on its way. */
+	etcd_fence_lost(&etcd->fence);
 	ledger_each(store->ledger, LEDGER_DIRECTORY, read_directory, etcd);
 	etcd_watch_start(&etcd->watch, 0);
 	return true;

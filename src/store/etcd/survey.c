@@ -77,7 +77,7 @@ static void add_key(struct etcd_op *op, struct survey *survey, const struct wire
 	cleanup(free_ptr) char *path = xasprintf("%.*s", (int)length, below);
 	if (is_directory)
 		add_directory(survey, path, kv);
-	else if (!key_noticed(path) && !etcd_is_left_over(op->etcd, path, id, kv))
+	else if (!key_is_hidden(path) && !etcd_is_left_over(op->etcd, path, id, kv))
 		add_place(survey, path, id, kv);
 }
 

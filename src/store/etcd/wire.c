@@ -216,6 +216,20 @@ static char *sole_text(const struct wire_txn *txn)
 		"%.*s", (int)(txn->success.size - 1 - (size_t)(inner - txn->success.data)), inner);
 }
 
+static bool branch_writes(const struct wire_branch *branch)
+{
+	for (size_t i = 0; i < branch->count; i++) {
+		if (branch->kinds[i] == WIRE_PUT || branch->kinds[i] == WIRE_DELETE)
+			return true;
+	}
+	return false;
+}
+
+bool wire_writes(const struct wire_shape *shape)
+{
+	return branch_writes(&shape->success) || branch_writes(&shape->failure);
+}
+
 char *wire_txn_body(const struct wire_txn *txn, const char **rpc)
 {
 	if (!wire_is_sole(&txn->shape)) {
@@ -228,12 +242,20 @@ char *wire_txn_body(const struct wire_txn *txn, const char **rpc)
 
 size_t wire_part_operations(const struct wire_txn *part)
 {
-	return part->shape.conditional ? 0 : part->shape.success.count;
+	return part->shape.conditional || part->shape.nested ? 0 : part->shape.success.count;
 }
 
 size_t wire_part_size(const struct wire_txn *part)
 {
 	return part->compares.size + part->success.size + part->failure.size;
+}
+
+void wire_add_whole(struct wire_txn *txn, const struct wire_txn *other)
+{
+	buffer_add(&txn->compares, other->compares.data, other->compares.size);
+	buffer_add(&txn->success, other->success.data, other->success.size);
+	buffer_add(&txn->failure, other->failure.data, other->failure.size);
+	txn->shape = other->shape;
 }
 
 void wire_add_part(struct wire_txn *txn, const struct wire_txn *part)

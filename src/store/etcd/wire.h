@@ -33,10 +33,13 @@ struct wire_branch {
 };
 struct wire_shape {
 	bool conditional; /* there are compares */
+	bool nested;      /* as a part it is a transaction of its own even if there are none */
 	struct wire_branch success, failure;
 };
 /* True for a single delete or range, which is no transaction on its way. */
 bool wire_is_sole(const struct wire_shape *shape);
+/* True if it may change something. */
+bool wire_writes(const struct wire_shape *shape);
 
 /*
  * A transaction: compares, the operations that are carried out if all of them hold, and behind
@@ -80,10 +83,12 @@ void wire_range(struct wire_txn *txn, const char *first, const char *end,
 	const struct wire_range_options *options);
 
 /*
- * A transaction as a part of a larger one: its operations, if it is unconditional, and else itself
- * as one operation.
+ * A transaction as a part of a larger one: its operations, if it is unconditional and not nested,
+ * and else itself as one operation.
  */
 void wire_add_part(struct wire_txn *txn, const struct wire_txn *part);
+/* Adds all that another transaction has, to an empty one. */
+void wire_add_whole(struct wire_txn *txn, const struct wire_txn *other);
 /* How many operations of its own a part adds; 0: it is added as a nested transaction. */
 size_t wire_part_operations(const struct wire_txn *part);
 /* How much text it adds, in bytes. */
@@ -162,11 +167,13 @@ struct wire_result {
 };
 /*
  * The answer to a transaction of that shape; and to one that was made of `count` parts: one result
- * for each.  On success the caller calls wire_result_fini; on error there is nothing to free.
+ * for each.  guard: NULL, or what the transaction has besides its parts: compares, operations
+ * behind the parts, and others instead of all that if the compares do not hold; then only *guarded
+ * has a result.  On success the caller calls wire_result_fini; on error there is nothing to free.
  */
 int wire_parse_txn(const char *body, const struct wire_shape *shape, struct wire_result *result);
 int wire_parse_parts(const char *body, const struct wire_shape *shapes, struct wire_result *results,
-	size_t count);
+	size_t count, const struct wire_shape *guard, struct wire_result *guarded);
 void wire_result_fini(struct wire_result *result);
 
 /* The keys of lease/timetolive, as kvs of which only the key is set; the caller calls

@@ -408,7 +408,7 @@ static int parse_part(const struct cJSON **response, uint64_t revision,
 	bool bad = false;
 
 	*result = (struct wire_result){.revision = revision, .succeeded = true};
-	if (!shape->conditional)
+	if (!shape->conditional && !shape->nested)
 		return parse_branch(response, &shape->success, result);
 	if (!*response)
 		return -EBADMSG;
@@ -418,21 +418,30 @@ static int parse_part(const struct cJSON **response, uint64_t revision,
 }
 
 int wire_parse_parts(const char *body, const struct wire_shape *shapes, struct wire_result *results,
-	size_t count)
+	size_t count, const struct wire_shape *guard, struct wire_result *guarded)
 {
 	cleanup(json_free_ptr) struct cJSON *json = json_parse(body);
 	bool bad = false;
 	uint64_t revision = revision_of(json, &bad);
 	const struct cJSON *response = json_first(json_expect_array(json, "responses", &bad));
 
-	bad = bad || !json_expect_bool(json, "succeeded", &bad);
-	memset(results, 0, count * sizeof(results[0]));
-	for (size_t i = 0; i < count && !bad; i++)
+	bool holds = json_expect_bool(json, "succeeded", &bad);
+	bad = bad || (!guard && !holds);
+	for (size_t i = 0; i < count; i++)
+		results[i] = (struct wire_result){0};
+	for (size_t i = 0; i < count && holds && !bad; i++)
 		bad = parse_part(&response, revision, &shapes[i], &results[i]) < 0;
+	if (guard) {
+		*guarded = (struct wire_result){.revision = revision, .succeeded = holds};
+		bad = bad || parse_branch(&response, holds ? &guard->success : &guard->failure,
+				     guarded) < 0;
+	}
 	if (!bad && !response)
 		return 0;
 	for (size_t i = 0; i < count; i++)
 		wire_result_fini(&results[i]);
+	if (guard)
+		wire_result_fini(guarded);
 	return -EBADMSG;
 }
 

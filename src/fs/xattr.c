@@ -194,34 +194,33 @@ static void on_changed(void *user, int result)
 }
 
 /* request->data is the attribute's name, a NUL, and its value; no value: remove it. */
-static int apply(struct request *request)
+static int read_change(struct request *request, unsigned int *mask)
 {
 	const char *name = request->data;
 	const char *value = request->size ? name + strlen(name) + 1 : NULL;
-	struct store_policy *policy = &request->directory.policy;
+	int error = policy_set(&request->directory.policy, policy_of(name), value);
 
-	*policy = request->node->directory.policy;
-	const char *now = policy_get(policy, policy_of(name));
-	if ((request->flags & XATTR_CREATE) && now)
-		return -EEXIST;
-	if (((request->flags & XATTR_REPLACE) || !value) && !now)
-		return -ENODATA;
-	int error = policy_set(policy, policy_of(name), value);
+	*mask = policy_change(policy_of(name));
+	if (request->flags & XATTR_CREATE)
+		*mask |= STORE_CHANGE_CREATES;
+	if ((request->flags & XATTR_REPLACE) || !value)
+		*mask |= STORE_CHANGE_REPLACES;
 	return error == -ENODATA ? -EOPNOTSUPP : error;
 }
 
 static void change_policy(struct request *request)
 {
 	struct store *store = request->fs->store;
+	unsigned int mask = 0;
 	int error = check_owner(request, request->node);
 
 	if (!error)
-		error = apply(request);
+		error = read_change(request, &mask);
 	if (error)
 		reply_error(request, error);
 	else
-		store->ops->change(store, request->path, STORE_CHANGE_POLICY, &request->directory,
-			on_changed, request);
+		store->ops->change(
+			store, request->path, mask, &request->directory, on_changed, request);
 }
 
 static void start_change(struct request *request, struct node *node, const char *name,

@@ -112,6 +112,45 @@ const char *policy_get(const struct store_policy *policy, const char *name)
 	return value ? policies[number].values[value - 1] : NULL;
 }
 
+static unsigned int bit_of(int number)
+{
+	return (unsigned int)STORE_CHANGE_POLICY << number;
+}
+
+unsigned int policy_change(const char *name)
+{
+	int number = number_of(name);
+
+	return number < 0 ? 0 : bit_of(number);
+}
+
+void policy_apply(struct store_policy *to, const struct store_policy *from, unsigned int mask)
+{
+	for (int i = 0; i < POLICY_COUNT; i++) {
+		if (mask & bit_of(i))
+			write_value(to, i, read_value(from, i));
+	}
+}
+
+unsigned int policy_equal_ones(
+	const struct store_policy *policy, const struct store_policy *other, unsigned int mask)
+{
+	unsigned int found = 0;
+
+	for (int i = 0; i < POLICY_COUNT; i++) {
+		if (read_value(policy, i) == read_value(other, i))
+			found |= bit_of(i) & mask;
+	}
+	return found;
+}
+
+unsigned int policy_set_ones(const struct store_policy *policy, unsigned int mask)
+{
+	const struct store_policy none = {0};
+
+	return policy_equal_ones(policy, policy, mask) & ~policy_equal_ones(policy, &none, mask);
+}
+
 void policy_inherit(struct store_policy *policy, const struct store_policy *above)
 {
 	for (int i = 0; i < POLICY_COUNT; i++) {

@@ -127,7 +127,12 @@ enum {
 	STORE_CHANGE_GID = 4,
 	STORE_CHANGE_ATIME = 8,
 	STORE_CHANGE_MTIME = 16,
-	STORE_CHANGE_POLICY = 32, /* policy is replaced as a whole */
+	/* The first policy, and then each has the next bit; see policy_change. */
+	STORE_CHANGE_POLICY = 32,
+	/* Only if the policies that are changed are not set (else -EEXIST), or are set (-ENODATA).
+	 */
+	STORE_CHANGE_CREATES = 1 << 29,
+	STORE_CHANGE_REPLACES = 1 << 30,
 };
 
 enum store_kind { STORE_KIND_FREE, STORE_KIND_LOCK, STORE_KIND_DIRECTORY };
@@ -321,7 +326,7 @@ struct store_ops {
 	 */
 	void (*rmdir)(struct store *store, const char *path, uint64_t created, store_done_fn *fn,
 		void *user);
-	/* -ENOENT. */
+	/* Changes nothing but what the mask says, in one step.  -ENOENT, -EEXIST, -ENODATA. */
 	void (*change)(struct store *store, const char *path, unsigned int mask,
 		const struct store_directory *to, store_done_fn *fn, void *user);
 

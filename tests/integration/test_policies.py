@@ -3,6 +3,7 @@
 
 import errno
 import os
+import random
 import signal
 from fcntl import LOCK_EX, LOCK_NB
 
@@ -228,3 +229,100 @@ def test_try_through_flock_on_an_open_lock_directory(lab):
     one.flock(fd, LOCK_EX | LOCK_NB)
     one.write(fd, b"me")
     assert one.error("open", pair.b / "x", READ | os.O_NONBLOCK) == errno.EWOULDBLOCK
+
+
+# What is set at once, on three mounts: each value by its own, so that all must be there in the end.
+CHANGES = [
+    [("setxattr", "user.latchfs.hold", value) for value in (b"process", b"close", b"name")],
+    [("setxattr", "user.latchfs.on_loss", value) for value in (b"kill", b"error", b"term")],
+    [("setxattr", "user.latchfs.record", value) for value in (b"no", b"yes")],
+    [("chmod", mode) for mode in (0o711, 0o750, 0o777)],
+    [("chown", uid, -1) for uid in (1, 2, 3)],
+    [("utimens", (seconds, 0), (seconds, 7)) for seconds in (1, 2, 3)],
+]
+
+
+def state(agent, path):
+    """All that can be set of a directory, as it is."""
+    attributes = agent.stat(path)
+    policies = {name: agent.getxattr(path, name) for name in agent.listxattr(path)}
+    return {"chmod": attributes.st_mode & 0o7777, "chown": attributes.st_uid,
+            "utimens": attributes.st_mtime_ns // 10**9,
+            **{name: value for name, value in policies.items() if name.startswith("user.latchfs.")}}
+
+
+def what_it_sets(change):
+    """Name and value, as state() has them."""
+    call, value = change[0], change[1]
+    if call == "setxattr":
+        return change[1], change[2]
+    return call, value[0] if call == "utimens" else value
+
+
+def test_all_that_is_set_at_once_stays(lab):
+    """Six processes on three mounts each change something else, all at the same time."""
+    mounts = [lab.mount(name=name) for name in "abc"]
+    agents = [lab.agent() for _ in CHANGES]
+    for turn in range(30):
+        path = f"d{turn}"
+        agents[0].mkdir(mounts[0] / path)
+        agents[0].setxattr(mounts[0] / path, "user.latchfs.names", b"held")
+        chosen = [changes[turn % len(changes)] for changes in CHANGES]
+        for number, (agent, change) in enumerate(zip(agents, chosen)):
+            agent.begin(change[0], mounts[number % 3] / path, *change[1:])
+        for agent in agents:
+            agent.finish()
+        wanted = dict(map(what_it_sets, chosen), **{"user.latchfs.names": b"held"})
+        # The one who asks may have read it before the others' answers.
+        for mount in mounts:
+            wait_until(lambda: state(agents[0], mount / path) == wanted, SOON,
+                       f"{wanted} instead of {state(agents[0], mount / path)}")
+
+
+def test_taken_away_and_set_at_once(lab):
+    """Of those who take a policy away, or make one, exactly one succeeds, and no other one goes."""
+    mounts = [lab.mount(name=name) for name in "abc"]
+    agents = [lab.agent() for _ in mounts]
+    hold, kept = "user.latchfs.hold", "user.latchfs.on_loss"
+    agents[0].mkdir(mounts[0] / "d")
+    agents[0].setxattr(mounts[0] / "d", kept, b"term")
+    for turn in range(20):
+        made = turn % 2 == 0
+        for agent, mount in zip(agents, mounts):
+            arguments = (hold, b"name", os.XATTR_CREATE) if made else (hold,)
+            agent.begin("setxattr" if made else "removexattr", mount / "d", *arguments)
+        results = sorted(finished(agent) for agent in agents)
+        refused = errno.EEXIST if made else errno.ENODATA
+        assert results == [0, refused, refused]
+        assert agents[turn % 3].getxattr(mounts[turn % 3] / "d", kept) == b"term"
+
+
+def finished(agent):
+    """The errno of a call that was begun, 0 if it succeeded."""
+    try:
+        agent.finish()
+    except OSError as error:
+        return error.errno
+    return 0
+
+
+def test_random_changes_on_three_mounts(lab):
+    """One change after the other, each on another mount: all mounts say what was set last."""
+    seed = int(os.environ.get("LATCHFS_SEED", random.randrange(1 << 32)))
+    print(f"LATCHFS_SEED={seed}")
+    dice, agent = random.Random(seed), lab.agent()
+    mounts = [lab.mount(name=name) for name in "abc"]
+    agent.mkdir(mounts[0] / "d")
+    wanted = state(agent, mounts[0] / "d")
+    for _ in range(150):
+        mount, change = dice.choice(mounts), dice.choice(dice.choice(CHANGES))
+        name, value = what_it_sets(change)
+        if change[0] == "setxattr" and dice.random() < 0.3:
+            result = agent.error("removexattr", mount / "d", name)
+            assert result == (0 if wanted.pop(name, None) else errno.ENODATA)
+            continue
+        getattr(agent, change[0])(mount / "d", *change[1:])
+        wanted[name] = value
+        assert state(agent, mount / "d") == wanted
+    for mount in mounts:
+        wait_until(lambda: state(agent, mount / "d") == wanted, SOON)

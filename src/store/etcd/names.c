@@ -10,6 +10,7 @@
 #include "store/etcd/internal.h"
 #include "store/etcd/keys.h"
 #include "store/etcd/values.h"
+#include "store/policy.h"
 
 enum { LIST_PAGE = 5000, MAX_NAMES = 1000000 };
 
@@ -424,9 +425,23 @@ static void apply_change(
 		to->atime = from->atime;
 	if (mask & STORE_CHANGE_MTIME)
 		to->mtime = from->mtime;
-	if (mask & STORE_CHANGE_POLICY)
-		to->policy = from->policy;
+	policy_apply(&to->policy, &from->policy, mask);
 	clock_gettime(CLOCK_REALTIME, &to->ctime);
+}
+
+/* Whether the policies are as the change wants them to be.  An attempt whose answer was lost may
+ * have made it. */
+static int check_policies(const struct etcd_op *op, const struct store_directory *now)
+{
+	const struct store_policy *to = &op->directory.policy;
+	unsigned int mask = op->mask, all = policy_equal_ones(to, to, mask);
+	unsigned int set = policy_set_ones(&now->policy, mask);
+
+	if (op->strays && policy_equal_ones(&now->policy, to, mask) == all)
+		return 0;
+	if ((mask & STORE_CHANGE_CREATES) && set)
+		return -EEXIST;
+	return (mask & STORE_CHANGE_REPLACES) && set != all ? -ENODATA : 0;
 }
 
 static void on_changed(struct etcd_op *op, int error, const struct wire_result *answer)
@@ -451,6 +466,11 @@ static void on_read_for_change(struct etcd_op *op, int error, const struct wire_
 		return;
 	}
 	read_own(op, own->count ? own->kv[0].value : NULL, &now);
+	error = check_policies(op, &now);
+	if (error) {
+		etcd_op_done(op, error);
+		return;
+	}
 	if (!own->count) {
 		/* It gets a key of its own, and begins with that. */
 		clock_gettime(CLOCK_REALTIME, &now.mtime);

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import support
-from mounting import BINARY, PLAIN_BINARY, clean_environment, daemons_of
+from mounting import BINARY, PLAIN_BINARY, clean_environment, daemons_of, is_sanitized
 from support import PATIENCE, REPOSITORY, SOON, checked, gone, run, wait_until
 
 CONTRIB = REPOSITORY / "contrib"
@@ -166,6 +166,19 @@ def test_installed_files(installed):
         if not path.is_symlink():
             mode = stat.S_IMODE(path.stat().st_mode)
             assert mode == (0o755 if "bin" in path.parent.name else 0o644), path
+
+
+def test_it_is_hardened(installed):
+    """Position-independent, nothing to overwrite after the start, stacks and copies that are checked."""
+    path = installed["/bin/latchfs"]
+    head = checked("readelf", "-hldW", path)
+    assert re.search(r"Type:\s+DYN .*Position-Independent", head)
+    assert "GNU_RELRO" in head and "BIND_NOW" in head
+    assert not re.search(r"GNU_STACK.*RWE", head)
+    names = checked("readelf", "-W", "--dyn-syms", path)
+    assert "__stack_chk_fail" in names
+    # The sanitizers check copies themselves.
+    assert is_sanitized(path) or re.search(r"__\w+_chk\b", names.replace("__stack_chk_fail", ""))
 
 
 def test_helper_is_where_mount_looks():

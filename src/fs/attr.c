@@ -26,6 +26,34 @@ static void reply_lock_attr(
 	reply_attr(request, &attr);
 }
 
+static void reply_holding_attr(struct request *request, struct holding *holding)
+{
+	reply_lock_attr(request, lockspace_record(holding), lockspace_token(holding),
+		lockspace_is_shared(holding));
+}
+
+/*
+ * The hold whose record is read through the request's handle; NULL if it has none.  The kernel
+ * tells the handle of lseek(2), and not that of fstat(2).
+ */
+static const struct hold *own_hold(const struct request *request)
+{
+	const struct hold *hold = request->handle ? hold_of_handle(request->handle) : NULL;
+
+	return hold && !hold->lost ? hold : NULL;
+}
+
+/* What holds the lock here, as what the node is; or NULL. */
+static struct holding *held_here(const struct request *request)
+{
+	struct holding *holding = lockspace_find(request->fs->space, request->node->path);
+
+	if (!holding || !lockspace_is_held(holding) ||
+		(request->node->is_symlink && !lockspace_record(holding)->symlink))
+		return NULL;
+	return holding;
+}
+
 static void reply_directory_attr(struct request *request)
 {
 	struct stat attr;
@@ -47,10 +75,17 @@ static void on_read(void *user, int result, struct store_view *view)
 {
 	struct request *request = user;
 	struct node *node = request->node;
+	const struct hold *own = node->is_directory ? NULL : own_hold(request);
+	struct holding *holding = node->is_directory ? NULL : held_here(request);
 
 	if (!result && is_gone(node, view))
 		result = -ENOENT;
-	if (result) {
+	if (own && (result || !view->record.content_size)) {
+		reply_holding_attr(request, own->holding);
+	} else if (result && holding) {
+		/* While the store is away it is known only what there is here. */
+		reply_holding_attr(request, holding);
+	} else if (result) {
 		reply_error(request, result);
 	} else if (!node->is_directory) {
 		bool held = view->kind == STORE_KIND_LOCK;
@@ -71,13 +106,14 @@ static void ask_store(struct request *request)
 
 static void get_lock_attr(struct request *request)
 {
-	struct holding *holding = lockspace_find(request->fs->space, request->node->path);
+	struct holding *holding = held_here(request);
+	const struct hold *own = own_hold(request);
 	struct stat attr;
 
-	if (holding && lockspace_is_held(holding) &&
-		(!request->node->is_symlink || lockspace_record(holding)->symlink))
-		reply_lock_attr(request, lockspace_record(holding), lockspace_token(holding),
-			lockspace_is_shared(holding));
+	if (own && !content_is_of_others(own))
+		reply_holding_attr(request, own->holding);
+	else if (holding && !lockspace_record(holding)->ranges.count)
+		reply_holding_attr(request, holding);
 	else if (look_found(request, &attr))
 		reply_attr(request, &attr);
 	else

@@ -8,6 +8,13 @@
 #include "lock/lockspace.h"
 #include "store/record.h"
 
+bool content_is_of_others(const struct hold *hold)
+{
+	const struct record *record = lockspace_record(hold->holding);
+
+	return record->ranges.count && !record->content_size;
+}
+
 int content_check(const struct hold *hold, off_t end)
 {
 	if (end < 0 || end > RECORD_MAX_CONTENT)

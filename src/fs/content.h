@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* What the exclusive holder writes into its lock file. */
+/* What an exclusive holder writes into its lock file. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
 struct hold;
 
 typedef void content_done_fn(void *user, int result);
+
+/* True if the hold is of parts of the file and has no content: what others have written is read. */
+bool content_is_of_others(const struct hold *hold);
 
 /*
  * 0, or why the content may not reach up to there: -EFBIG, or -ENOSPC if all together would be too

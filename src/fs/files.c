@@ -109,10 +109,29 @@ static void set_text(struct handle *handle, struct record *record, uint64_t toke
 	}
 }
 
+static void read_own(struct request *request, const struct hold *hold)
+{
+	struct store *store = request->fs->store;
+	bool doubtful = store->ops->session(store) != STORE_SESSION_HELD;
+
+	set_text(request->handle, lockspace_record(hold->holding), lockspace_token(hold->holding),
+		lockspace_is_shared(hold->holding), doubtful ? "doubtful" : "held");
+	reply_part(request);
+}
+
 static void on_looked_up(void *user, int result, struct store_view *view)
 {
 	struct request *request = user;
+	const struct hold *hold = hold_of_handle(request->handle);
 
+	if (hold && hold->lost) {
+		reply_error(request, -EIO);
+		return;
+	}
+	if (hold && (result || !view->record.content_size)) {
+		read_own(request, hold);
+		return;
+	}
 	if (result) {
 		reply_error(request, result);
 		return;
@@ -131,16 +150,6 @@ static void ask_store(struct request *request)
 	store->ops->lookup(store, request->path, on_looked_up, request);
 }
 
-static void read_own(struct request *request, const struct hold *hold)
-{
-	struct store *store = request->fs->store;
-	bool doubtful = store->ops->session(store) != STORE_SESSION_HELD;
-
-	set_text(request->handle, lockspace_record(hold->holding), lockspace_token(hold->holding),
-		lockspace_is_shared(hold->holding), doubtful ? "doubtful" : "held");
-	reply_part(request);
-}
-
 void fs_read(struct request *request, struct handle *handle, size_t size, off_t offset)
 {
 	const struct hold *hold = hold_of_handle(handle);
@@ -154,7 +163,7 @@ void fs_read(struct request *request, struct handle *handle, size_t size, off_t 
 		reply_error(request, -EIO);
 	} else if (offset && handle->text) {
 		reply_part(request);
-	} else if (hold) {
+	} else if (hold && !content_is_of_others(hold)) {
 		read_own(request, hold);
 	} else {
 		request->path = xstrdup(handle->node->path);

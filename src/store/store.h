@@ -307,7 +307,10 @@ struct store_ops {
 	/* Called now and then: gives back what memory it can do without. */
 	void (*tidy)(struct store *store);
 
-	/* These do not show places of ours that are being given back. */
+	/*
+	 * These do not show places of ours that are being given back.  If the first has a part of
+	 * the file and no content, lookup shows the content of the first behind it that has one.
+	 */
 	void (*lookup)(struct store *store, const char *path, store_view_fn *fn, void *user);
 	/* room: the most bytes that the queue's text may have. */
 	void (*describe)(struct store *store, const char *path, size_t room, store_describe_fn *fn,

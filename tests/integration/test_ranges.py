@@ -490,6 +490,75 @@ def test_loss_concerns_every_owner(pair, agent):
     assert three.conflict(c, F_GETLK, F_WRLCK, 0, 0) == (F_WRLCK, 5, 1, one.pid)
 
 
+def sizes(who, fd, *paths):
+    """st_size of an open file, and of these names."""
+    return {who.fstat(fd).st_size, *(who.stat(path).st_size for path in paths)}
+
+
+@pytest.mark.parametrize("there", ["a", "b"])
+def test_who_has_written_nothing_reads_what_another_has(pair, agent, there):
+    """Of a part each holder has content of its own; others read the first that has any."""
+    one, two, three = agent(), agent(), agent()
+    paths = pair.a / "x", pair.b / "x"
+    a, b, c = one.open(paths[0], RW), two.open(getattr(pair, there) / "x", RW), \
+        three.open(paths[1], RW)
+    one.control(a, F_SETLK, F_WRLCK, 0, 1)
+    one.pwrite(a, b"S.........owner=web1", 0)
+    assert three.pread(c, 99, 0) == b"S.........owner=web1"
+    for kind in (F_RDLCK, F_WRLCK):
+        two.control(b, F_SETLK, kind, 10, 10)
+        assert two.pread(b, 99, 0) == b"S.........owner=web1"
+        assert two.pread(b, 99, 10) == b"owner=web1"
+        assert sizes(two, b, *paths) == {20}
+    one.pwrite(a, b"T", 0)
+    assert two.pread(b, 99, 0) == three.pread(c, 99, 0) == b"T.........owner=web1"
+    two.pwrite(b, b"0123456789web2", 0)
+    assert two.pread(b, 99, 0) == b"0123456789web2"
+    assert two.lseek(b, 0, os.SEEK_END) == 14
+    assert one.pread(a, 99, 0) == three.pread(c, 99, 0) == b"T.........owner=web1"
+    assert sizes(one, a, *paths) == {20}
+    one.control(a, F_SETLK, F_UNLCK, 0, 0)
+    assert one.pread(a, 99, 0) == three.pread(c, 99, 0) == b"0123456789web2"
+    two.ftruncate(b, 0)
+    text = two.pread(b, 999, 0)
+    assert parse_record(text.decode())["ranges"] == "w10-19"
+    assert sizes(two, b, *paths) == {len(text)}
+
+
+def test_what_one_of_many_has_written_is_read_by_all(pair, agent):
+    """Also if it came after more of them than a look at a name usually shows."""
+    crowd = [agent() for _ in range(9)]
+    fds = [who.open(pair.each()[number % 2] / "x", RW) for number, who in enumerate(crowd)]
+    for number, (who, fd) in enumerate(zip(crowd, fds)):
+        who.control(fd, F_SETLK, F_WRLCK, number, 1)
+        pair.await_queue("x", number + 1)
+    crowd[7].pwrite(fds[7], b"seven", 0)
+    assert {who.pread(fd, 99, 0) for who, fd in zip(crowd, fds)} == {b"seven"}
+    assert {size for who, fd in zip(crowd, fds) for size in sizes(who, fd)} == {5}
+    looker = agent()
+    assert looker.pread(looker.open(pair.a / "x", os.O_RDONLY), 99, 0) == b"seven"
+    assert looker.stat(pair.b / "x").st_size == 5
+
+
+def test_a_holder_of_a_part_reads_its_record_while_the_store_is_away(pair, agent):
+    """What others have written can't be told then; whether it holds can."""
+    server = pair.lab.own_etcd()
+    a, b = pair.lab.mount(name="c"), pair.lab.mount(name="d")
+    for each in (a, b):
+        each.expect()
+    one, far = agent(), agent()
+    fd, other = one.open(a / "x", RW), far.open(b / "x", RW)
+    far.control(other, F_SETLK, F_WRLCK, 0, 1)
+    far.pwrite(other, b"far", 0)
+    one.control(fd, F_SETLK, F_RDLCK, 1, 1)
+    assert one.pread(fd, 99, 0) == b"far"
+    server.stop()
+    assert parse_record(one.pread(fd, 999, 0).decode())["ranges"] == "r1-1"
+    assert one.fstat(fd).st_size > 3
+    server.start()
+    wait_until(lambda: one.pread(fd, 99, 0) == b"far", SOON)
+
+
 def test_unlocking_a_part_does_not_wait_for_a_store_that_is_away(pair, agent):
     """It takes effect there when it can; nobody gets it before."""
     server = pair.lab.own_etcd()

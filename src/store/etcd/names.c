@@ -82,6 +82,36 @@ static void view_of(struct etcd_op *op, const struct wire_kvs *kvs, struct store
 	view->shared = value_parse_place(id, first->value, &view->record);
 }
 
+/* True if others may have written what the file reads as: all that have parts of it. */
+static bool lacks_content(const struct store_view *view)
+{
+	return view->kind == STORE_KIND_LOCK && view->record.ranges.count &&
+	       !view->record.content_size;
+}
+
+/* The content of the first of them that has one becomes the view's. */
+static void find_content(
+	const struct etcd_op *op, const struct wire_kvs *kvs, struct store_view *view)
+{
+	uint64_t first = UINT64_MAX;
+
+	for (size_t i = 0; kvs->kv && i < kvs->count; i++) {
+		const struct wire_kv *kv = &kvs->kv[i];
+		cleanup(free_ptr) char *id = place_id(op, kv);
+		struct record record;
+		if (!id || kv->created >= first || is_left_over(op, kv))
+			continue;
+		value_parse_place(id, kv->value, &record);
+		if (record.content_size) {
+			first = kv->created;
+			free(view->record.content);
+			view->record.content = take(record.content);
+			view->record.content_size = record.content_size;
+		}
+		record_fini(&record);
+	}
+}
+
 /* A few keys tell what most names are. */
 static void send_lookup(struct etcd_op *op)
 {
@@ -110,13 +140,25 @@ static void send_lookup_in_order(struct etcd_op *op, unsigned int limit)
 	etcd_op_send_names(op, &txn, ETCD_BATCH_ANY);
 }
 
-/* True if what was read is not all there is, and who is first may be behind it. */
+/* Behind a place of the whole file nobody has a part of it to write to. */
+static bool may_find_content(
+	const struct etcd_op *op, const struct wire_kvs *kvs, const struct store_view *view)
+{
+	struct range range;
+
+	if (!kvs->kv || !lacks_content(view) || op->limit >= RANGES_MAX)
+		return false;
+	cleanup(free_ptr) char *last = place_id(op, &kvs->kv[kvs->count - 1]);
+	return last && key_id_range(last, &range);
+}
+
+/* True if what was read is not all there is, and who is looked for may be behind it. */
 static bool is_cut(
 	const struct etcd_op *op, const struct wire_kvs *kvs, const struct store_view *view)
 {
 	if (!kvs->more || own_key(op, kvs))
 		return false;
-	return !op->limit || view->kind == STORE_KIND_FREE;
+	return !op->limit || view->kind == STORE_KIND_FREE || may_find_content(op, kvs, view);
 }
 
 static void on_looked_up(struct etcd_op *op, int error, const struct wire_result *answer)
@@ -133,6 +175,8 @@ static void on_looked_up(struct etcd_op *op, int error, const struct wire_result
 		send_lookup_in_order(op, op->limit ? 2 * op->limit : 2);
 		return;
 	}
+	if (!error && lacks_content(&view))
+		find_content(op, kvs, &view);
 	etcd_op_free(op);
 	fn(user, error, error ? NULL : &view);
 	record_fini(&view.record);

@@ -118,7 +118,7 @@ void shares_give(struct shares *shares, uid_t uid, size_t less)
 {
 	struct share *share = find(shares, uid);
 
-	if (!less)
+	if (!less || !share)
 		return;
 	share->used -= less;
 	shares->used -= less;

@@ -22,7 +22,7 @@ void step_settled(struct request *request, bool below, request_fn *next);
 /* Whether the mode of a directory lets a user do that; is_member: of its group. */
 bool mode_allows(const struct store_directory *directory, uid_t uid, bool is_member, int mask);
 /* 0 or -EACCES: what the mode of a directory, as it was read last, lets the caller do. */
-int check_permission(const struct request *request, const struct node *directory, int mask);
+int check_permission(const struct request *request, const struct node *node, int mask);
 /* 0 or -EPERM: whether the caller owns the directory. */
 int check_owner(const struct request *request, const struct node *directory);
 /* 0 or -EPERM: a directory with the sticky bit lets only owners remove what is in it. */

@@ -228,24 +228,15 @@ static void evict(struct request *request, uint64_t token)
 	store->ops->evict(store, request->path, token, request->uid, on_evicted, request);
 }
 
-/* A lock that goes by its name only is its creator's on every machine. */
-static bool may_unlink_from_here(const struct request *request, const struct store_view *view)
-{
-	return view->kind == STORE_KIND_LOCK && view->record.known &&
-	       view->record.hold == STORE_HOLD_NAME && !view->record.linked &&
-	       (request->uid == 0 || request->uid == view->record.uid);
-}
-
-/* Of a name that nobody here holds. */
+/*
+ * Of a name that nobody here holds.  A live lock of another mount stays, whoever made it: a program
+ * that does not find its maker's process here would take it for stale.
+ */
 static void on_seen(void *user, int result, struct store_view *view)
 {
 	struct request *request = user;
 	bool always = every_name_exists(request->node);
 
-	if (!result && may_unlink_from_here(request, view)) {
-		evict(request, view->token);
-		return;
-	}
 	if (!result && view->kind == STORE_KIND_LOCK)
 		result = -EBUSY;
 	else if (!result && view->kind == STORE_KIND_DIRECTORY)

@@ -129,8 +129,7 @@ void count_loss(struct holding *holding)
 	count_release(holding);
 	if (space->suspended)
 		space->metrics.lost_with_lease++;
-	/* One that goes by its name is unlinked on any machine. */
-	else if (holding->record.hold != STORE_HOLD_NAME)
+	else
 		space->metrics.lost_alone++;
 }
 

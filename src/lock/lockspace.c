@@ -180,12 +180,7 @@ static void log_loss(const struct holding *holding)
 	const struct record *record = &holding->record;
 	unsigned long long token = holding->claim.token;
 
-	if (!log_admits("locks that were lost", record->uid, loop_clock()))
-		return;
-	/* A lock that goes by its name is unlinked on any machine. */
-	if (record->hold == STORE_HOLD_NAME && !holding->space->suspended)
-		log_info("lock %s (token %llu) was removed elsewhere", holding->named->path, token);
-	else
+	if (log_admits("locks that were lost", record->uid, loop_clock()))
 		log_warning("lock %s (token %llu, process %d, %s) was lost: %s",
 			holding->named->path, token, (int)record->pid,
 			*record->command ? record->command : "-",

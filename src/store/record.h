@@ -34,7 +34,7 @@ struct record {
 	gid_t gid;
 	int64_t since;        /* seconds since 1970, when the place in the queue was asked for */
 	enum store_hold hold; /* PROCESS and NAME: it does not need an open file; else 0 */
-	bool linked;          /* made by link(2): others that think it stale must not remove it */
+	bool linked;          /* made by link(2): tells older daemons not to unlink it elsewhere */
 	char *cgroup;         /* the control group; owned; NULL: none but the root, or not known */
 	struct ranges ranges; /* what it has of the file; owned; none: all of it */
 	char *symlink;        /* the text, if the lock is a symbolic link; owned; else NULL */

@@ -184,16 +184,22 @@ def test_a_lease_that_is_gone(bare_lab):
                 latchfs_lease_losses_total__cause__deadline=0, latchfs_lease_held=0)
 
 
-def test_given_up_by_name_is_no_loss(pair, agent):
-    """A lock that goes by its name and is unlinked elsewhere was not lost."""
+def test_a_name_that_is_broken_is_a_loss(pair, agent):
+    """A lock that goes by its name is not unlinked elsewhere, but broken; to unlink it is no loss."""
     mounts = [pair.lab.mount("hold=name") for _ in range(2)]
     change = Change(mounts[0])
     one = agent()
     one.close(one.open(mounts[0] / "x", os.O_CREAT | os.O_EXCL))
     change.wait(latchfs_locks__state__held=1)
-    one.unlink(mounts[1] / "x")
+    assert one.error("unlink", mounts[1] / "x") == errno.EBUSY
+    one.unlink(mounts[0] / "x")
     change.wait(latchfs_locks__state__held=0, latchfs_hold_seconds_count=1)
     assert change['latchfs_losses_total{cause="broken"}'] == 0
+    mounts[0].expect(r"lock x .* was lost")
+    one.close(one.open(mounts[0] / "x", os.O_CREAT | os.O_EXCL))
+    token = pair.lab.keys("x")[0].create_revision
+    one.setxattr(mounts[1] / "x", "user.latchfs.break", b"%d" % token)
+    wait_until(lambda: change['latchfs_losses_total{cause="broken"}'] == 1, SOON, "it is counted")
 
 
 # The store.

@@ -19,7 +19,7 @@ from test_fcntl import F_OFD_SETLK, F_OFD_SETLKW
 RW = os.O_RDWR | os.O_CREAT
 EXCL = RW | os.O_EXCL
 BREAK = "user.latchfs.break"
-LOSS = r"^latchfs: warning: lock \S+ \(token \d+, process \d+, \S+\) was lost$"
+LOSS = r"^latchfs: warning: lock \S+ \(token \d+, process \d+, \S+\) was lost: its key was deleted$"
 LOST = {name: errno.EIO for name in ("read", "write", "ftruncate", "fsync", "flock")}
 ALICE, BOB = 10001, 10002
 
@@ -104,7 +104,8 @@ def test_both_daemons_tell(victims, agent):
     checked("setfattr", "-n", BREAK, "-v", str(token), pair.b / "x")
     assert re.search(rf"^latchfs: user 0 \(process \d+, setfattr\) broke token {token} of lock x$",
                      pair.b.log(), re.M)
-    lost = f"latchfs: warning: lock x (token {token}, process {one.pid}, python3) was lost\n"
+    lost = (f"latchfs: warning: lock x (token {token}, process {one.pid}, python3) was lost: "
+            "its key was deleted\n")
     wait_until(lambda: lost in pair.a.log(), SOON, "a line about the loss")
     assert "broke" not in pair.a.log() and "lost" not in pair.b.log()
 

@@ -447,8 +447,8 @@ def test_doubt_and_loss(bare_lab):
     await_state(mount, "lost")
     assert re.search(r" is in doubt: no renewal for \d+ ms, all locks are lost in \d+ ms$",
                      mount.log(), re.M)
-    assert re.search(rf" lock x \(token \d+, process {one.pid}, python3\) was lost$", mount.log(),
-                     re.M)
+    assert re.search(rf" lock x \(token \d+, process {one.pid}, python3\) was lost: its lease was$",
+                     mount.log(), re.M)
     seen = status(mount)
     assert seen["lease"] == {"state": "lost", "id": None}
     assert seen["counts"]["lost"] == 1 and seen["counts"]["held"] == 0

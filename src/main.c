@@ -74,6 +74,7 @@
  *       etcd/survey   everything at once
  *       etcd/lease    the lease and its deadline
  *       etcd/leased   directories that go with it
+ *       etcd/revision  has it gone back in time
  *       etcd/resume   going on with another process's
  *       etcd/watch    the one watch
  *       etcd/status, metrics  what it tells of itself

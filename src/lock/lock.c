@@ -386,6 +386,12 @@ void lock_gone(struct lock *lock, struct claim *claim)
 	send_next(lock);
 }
 
+void lock_distrust(struct lock *lock)
+{
+	doubt(lock);
+	lock->blind = lock->blind || lock->waiting || lock->joining;
+}
+
 void lock_told(struct lock *lock)
 {
 	evaluate(lock);

@@ -177,6 +177,12 @@ void lock_removed(struct lock *lock, struct rival *tomb);
  */
 void lock_gone(struct lock *lock, struct claim *claim);
 
+/*
+ * The store has gone back in time: what is asked from now on is asked as if nothing were known, and
+ * nothing that waits is granted until the queue was read.
+ */
+void lock_distrust(struct lock *lock);
+
 /* All news that had come together were told, after ops->may_grant was false. */
 void lock_told(struct lock *lock);
 

@@ -109,6 +109,18 @@ static void on_recheck(void *user)
 	read_due(space);
 }
 
+static void on_went_back(void *user)
+{
+	struct lockspace *space = user;
+	struct named_lock *named;
+
+	for (named = space->locks; named; named = named->hh.next) {
+		lock_distrust(&named->lock);
+		named->clear = 0;
+		named->again = named->again || named->is_read;
+	}
+}
+
 static void on_session(void *user, enum store_session state)
 {
 	struct lockspace *space = user;
@@ -223,5 +235,6 @@ const struct store_events lockspace_events = {
 	.shrunk = on_shrunk,
 	.grants = on_grants,
 	.recheck = on_recheck,
+	.went_back = on_went_back,
 	.reachable = on_reachable,
 };

@@ -223,6 +223,8 @@ struct store_events {
 	void (*grants)(void *user, bool allowed);
 	/* News may have been missed: read the queues in which something of ours waits. */
 	void (*recheck)(void *user);
+	/* The store has gone back in time: what it has said of queues must not be relied on. */
+	void (*went_back)(void *user);
 	/* The store can be reached again, or not any more. */
 	void (*reachable)(void *user, bool reachable);
 };

@@ -78,6 +78,38 @@ def test_a_store_that_has_gone_back_in_time(bare_lab, how):
 
 
 @pytest.mark.core
+def test_what_came_while_the_store_was_older(bare_lab):
+    """A waiter whose place a restored store has at a revision of long ago is overtaken by nobody."""
+    lab, server = bare_lab, bare_lab.own_etcd()
+    pair = troubled(lab)
+    reader, writer, late = lab.agent(), lab.agent(), lab.agent()
+    first = reader.open(pair.a / "x", RW)
+    reader.flock(first, LOCK_SH)
+    server.back_up()
+    for _ in range(20):
+        fd = late.open(pair.a / "x", RW)
+        late.flock(fd, LOCK_SH)
+        late.close(fd)
+    before = int(server.put("other", "x")["header"]["revision"])
+    server.restore()
+    writer.begin("take", pair.b / "x").await_waiting()
+    wait_until(lambda: len(server.keys(f"{lab.prefix}/x/")) == 2, what="the writer is in the queue")
+    wait_until(lambda: late.error("open", pair.a / "y", os.O_RDONLY) == errno.ENOENT,
+               what="the mount has heard from the restored store")
+    assert int(server.put("other", "x")["header"]["revision"]) < before
+    while int(server.put("other", "x")["header"]["revision"]) <= before:
+        pass
+    late.begin("flock", late.open(pair.a / "x", RW), LOCK_SH).await_waiting()
+    lab.await_keys("x", 3)
+    reader.close(first)
+    fd = writer.finish()
+    assert not late.ready(), "a reader overtook the writer"
+    writer.close(fd)
+    late.finish()
+    wait_until(lambda: "etcd's revision went back" in pair.a.log(), SOON, "the log says it")
+
+
+@pytest.mark.core
 def test_restart_within_the_ttl(bare_lab):
     """etcd is killed and comes back with its data in time: holder and waiter both go on."""
     lab, server = bare_lab, bare_lab.own_etcd()

@@ -20,6 +20,7 @@ struct etcd_batch {
 	struct wire_shape *shapes;   /* of each part */
 	struct wire_result *answers; /* to each part; NULL until they have come */
 	size_t count, live;          /* of ops; of those that are not dropped */
+	uint64_t known;              /* the latest revision when it was sent */
 	struct etcd_guard guard;
 	bool settled; /* no copy of it can be carried out any more */
 	bool delivering;
@@ -133,6 +134,7 @@ static char *compose(struct etcd_call *call)
 		live++;
 	}
 	batch->count = live;
+	batch->known = batch->line->etcd->revision.latest;
 	batch->guard = (struct etcd_guard){0};
 	if (live == 1 && !writes)
 		return sole_body(batch);
@@ -347,6 +349,9 @@ static int read_answers(struct etcd_call *call, const char *body)
 static void deliver(struct etcd_batch *batch, int result)
 {
 	batch->delivering = true;
+	if (!result)
+		etcd_revision_heard(
+			&batch->line->etcd->revision, batch->known, batch->answers[0].revision);
 	for (size_t i = 0; i < batch->count; i++) {
 		struct etcd_op *op = batch->ops[i];
 		if (!op)

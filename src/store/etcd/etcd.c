@@ -341,6 +341,15 @@ static void on_gap(struct etcd_watch *watch)
 	etcd->store.events->recheck(etcd->store.user);
 }
 
+/* Whether our places are there, and what else is, has to be asked. */
+static void on_went_back(struct etcd_revision *revision)
+{
+	struct etcd *etcd = container_of(revision, struct etcd, revision);
+
+	etcd->store.events->went_back(etcd->store.user);
+	on_gap(&etcd->watch);
+}
+
 /* --- start and stop --- */
 
 static void start_done(struct etcd *etcd, int result)
@@ -565,6 +574,8 @@ struct store *etcd_new(struct loop *loop, const struct etcd_options *options)
 	etcd->root_mode = options->root_mode;
 	etcd_lease_init(&etcd->lease, loop, etcd->client, first, options->ttl, on_lease_state);
 	etcd->lease.on_renewed = etcd_session_renewed;
+	etcd->lease.revision = &etcd->revision;
+	etcd->revision.went_back = on_went_back;
 	etcd_watch_init(&etcd->watch, loop, etcd->client, first, end,
 		options->ttl * 1000 * IDLE_TTLS, &watch_events);
 	return &etcd->store;

@@ -8,6 +8,7 @@
 #include "store/etcd/client.h"
 #include "store/etcd/fence.h"
 #include "store/etcd/lease.h"
+#include "store/etcd/revision.h"
 #include "store/etcd/watch.h"
 #include "store/etcd/wire.h"
 #include "store/store.h"
@@ -21,6 +22,7 @@ struct etcd {
 	char *prefix;
 	struct etcd_lease lease;
 	struct etcd_watch watch;
+	struct etcd_revision revision;
 	struct etcd_fence fence;
 
 	struct etcd_leased *leased;   /* directories that go with the lease, by path */

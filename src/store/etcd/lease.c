@@ -178,6 +178,8 @@ static void on_proof(struct etcd_call *call, int result)
 	struct etcd_renewal *renewal = container_of(call, struct etcd_renewal, proof);
 	struct etcd_lease *lease = renewal->lease;
 
+	if (!result && lease->revision)
+		etcd_revision_heard(lease->revision, renewal->known, renewal->origin.revision);
 	if (result || !is_same_origin(&renewal->answer.origin, &renewal->origin)) {
 		lease->metrics.unproven++;
 		return;
@@ -205,6 +207,7 @@ static void prove(struct etcd_renewal *renewal)
 
 	wire_range(&txn, lease->key, NULL,
 		&(struct wire_range_options){.keys_only = true, .limit = 1});
+	renewal->known = lease->revision ? lease->revision->latest : 0;
 	renewal->proof = (struct etcd_call){.lane = ETCD_LANE_LEASE,
 		.deadline = renewal->ends_at,
 		.attempt_timeout = (int)(renewal->ends_at - loop_clock()),

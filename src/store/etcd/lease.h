@@ -18,6 +18,7 @@
 
 #include "event/loop.h"
 #include "store/etcd/client.h"
+#include "store/etcd/revision.h"
 #include "store/etcd/wire.h"
 #include "store/store.h"
 
@@ -38,6 +39,7 @@ struct etcd_renewal {
 	struct wire_lease answer;  /* to it */
 	struct etcd_call proof;    /* the read that follows the answer */
 	struct wire_origin origin; /* of the answer to that */
+	uint64_t known;            /* the latest revision when that was sent */
 };
 
 enum { ETCD_RENEWALS = 5 };
@@ -83,6 +85,7 @@ struct etcd_lease {
 	struct etcd_lease_metrics metrics;
 	etcd_lease_fn *on_state;
 	etcd_lease_renewed_fn *on_renewed; /* NULL, or set by the owner */
+	struct etcd_revision *revision;    /* is told what proofs show; NULL, or set by the owner */
 	etcd_lease_done_fn *on_done;       /* of the start or stop under way */
 };
 

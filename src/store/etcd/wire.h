@@ -131,6 +131,7 @@ char *wire_parse_token(const char *body);
  */
 struct wire_origin {
 	uint64_t cluster, term;
+	uint64_t revision;
 };
 /* Of any answer: 0 or -EBADMSG. */
 int wire_parse_origin(const char *body, struct wire_origin *origin);

@@ -143,7 +143,8 @@ static struct wire_origin origin_of(const struct cJSON *json, bool *bad)
 	const struct cJSON *header = json_expect_object(json, "header", bad);
 
 	return (struct wire_origin){.cluster = json_expect_id(header, "cluster_id", bad),
-		.term = json_expect_u64(header, "raft_term", bad)};
+		.term = json_expect_u64(header, "raft_term", bad),
+		.revision = revision_of(json, bad)};
 }
 
 int wire_parse_origin(const char *body, struct wire_origin *origin)
@@ -151,7 +152,6 @@ int wire_parse_origin(const char *body, struct wire_origin *origin)
 	cleanup(json_free_ptr) struct cJSON *json = json_parse(body);
 	bool bad = false;
 
-	(void)revision_of(json, &bad);
 	*origin = origin_of(json, &bad);
 	return bad ? -EBADMSG : 0;
 }

@@ -34,6 +34,7 @@ void help_print(void)
 	      "  -o max_content=MIB    that all lock files' contents may have together (256)\n"
 	      "  -o max_handles=NUMBER of files and directories open at once (200000)\n"
 	      "  -o user_share=PERCENT of each of these that one user may have (10)\n"
+	      "  -o write_rate=KIB     that may be written into lock files in a second (128)\n"
 	      "  -o root_mode=MODE     of the root directory, until it is changed (1777)\n"
 	      "  -o names=held|always, open=plain|lock, record=yes|no, on_loss=error|term|kill,\n"
 	      "     hold=close|process|name, dirs=keep|lease, mkdir=write|owner\n"

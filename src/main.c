@@ -323,6 +323,7 @@ static int create_parts(struct program *program)
 	struct etcd_options etcd = etcd_options_of(options);
 	struct lockspace_limits limits = {.claims = (size_t)options->max_claims,
 		.content = (size_t)options->max_content * 1024 * 1024,
+		.write_rate = (size_t)options->write_rate * 1024,
 		.user_share = (unsigned int)options->user_share};
 	struct fs_options fs = {.host = options->host,
 		.mount_point = options->mount_point,
@@ -336,6 +337,7 @@ static int create_parts(struct program *program)
 		.max_content = options->max_content,
 		.max_handles = options->max_handles,
 		.user_share = options->user_share,
+		.write_rate = options->write_rate,
 		.root_mode = options->root_mode,
 		.login = options->user != NULL};
 

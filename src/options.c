@@ -29,6 +29,8 @@ enum {
 	DEFAULT_CONTENT = 256, /* MiB */
 	DEFAULT_HANDLES = 200000,
 	DEFAULT_SHARE = 10, /* percent */
+	DEFAULT_RATE = 128, /* KiB a second */
+	MAX_RATE = 1024 * 1024,
 	MAX_CONTENT = 65536,
 	MAX_PASSWORD = 4096,
 	MAX_NAME = 255, /* bytes */
@@ -53,6 +55,7 @@ enum key {
 	KEY_MAX_CONTENT,
 	KEY_MAX_HANDLES,
 	KEY_USER_SHARE,
+	KEY_WRITE_RATE,
 	KEY_ROOT_MODE,
 	KEY_SUPERVISE,
 	KEY_POLICY,
@@ -81,6 +84,7 @@ static const struct fuse_opt table[] = {
 	FUSE_OPT_KEY("max_content=", KEY_MAX_CONTENT),
 	FUSE_OPT_KEY("max_handles=", KEY_MAX_HANDLES),
 	FUSE_OPT_KEY("user_share=", KEY_USER_SHARE),
+	FUSE_OPT_KEY("write_rate=", KEY_WRITE_RATE),
 	FUSE_OPT_KEY("root_mode=", KEY_ROOT_MODE),
 	FUSE_OPT_KEY("supervise=", KEY_SUPERVISE),
 	FUSE_OPT_KEY("hold=", KEY_POLICY),
@@ -226,6 +230,7 @@ static char **text_of(struct parsing *parsing, enum key key)
 	case KEY_MAX_CONTENT:
 	case KEY_MAX_HANDLES:
 	case KEY_USER_SHARE:
+	case KEY_WRITE_RATE:
 	case KEY_ROOT_MODE:
 	case KEY_PASSWORD:
 	case KEY_SUPERVISE:
@@ -268,6 +273,8 @@ static int set_option(
 		return set_number(&options->max_handles, argument, value, 1, MAX_CLAIMS, "files");
 	case KEY_USER_SHARE:
 		return set_number(&options->user_share, argument, value, 1, 100, "percent");
+	case KEY_WRITE_RATE:
+		return set_number(&options->write_rate, argument, value, 1, MAX_RATE, "KiB");
 	case KEY_ROOT_MODE:
 		return set_mode(&options->root_mode, argument, value);
 	case KEY_SUPERVISE:
@@ -544,6 +551,7 @@ static int parse(
 		.max_content = DEFAULT_CONTENT,
 		.max_handles = DEFAULT_HANDLES,
 		.user_share = DEFAULT_SHARE,
+		.write_rate = DEFAULT_RATE,
 		.root_mode = STORE_DEFAULT_MODE};
 	fuse_set_log_func(on_fuse_log);
 	if (fuse_opt_parse(&args, &parsing, table, on_option) < 0)

@@ -30,6 +30,7 @@ struct options {
 	int max_claims;
 	int max_content; /* MiB */
 	int max_handles;
+	int write_rate; /* KiB of content a second */
 	int user_share; /* percent of each limit that an ordinary user may have */
 	mode_t root_mode;
 	struct store_policy policy;

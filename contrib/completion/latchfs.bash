@@ -7,7 +7,7 @@
 _latchfs_options() { # WORD
 	local names=(
 		ttl= timeout= prefix= cacert= cert= key= user= password_file= name= max_claims=
-		max_content= max_handles= user_share= root_mode= supervise= hold= names= open= record=
+		max_content= max_handles= user_share= write_rate= root_mode= supervise= hold= names= open= record=
 		on_loss= dirs= mkdir= allow_other default_permissions ro auto_unmount _netdev nofail
 		noauto
 	)

@@ -5,7 +5,7 @@
 function __latchfs_options
     __fish_append , \
         ttl= timeout= prefix= cacert= cert= key= user= password_file= name= \
-        max_claims= max_content= max_handles= user_share= root_mode= supervise=yes supervise=no \
+        max_claims= max_content= max_handles= user_share= write_rate= root_mode= supervise=yes supervise=no \
         hold=close hold=process hold=name names=held names=always open=plain open=lock \
         record=yes record=no on_loss=error on_loss=term on_loss=kill dirs=keep dirs=lease \
         mkdir=write mkdir=owner allow_other default_permissions ro auto_unmount _netdev nofail noauto

@@ -17,6 +17,7 @@ _latchfs_options() {
 		'max_claims[locks held or waited for at once]:number:' \
 		'max_content[of all lock files together]:MiB:' \
 		'max_handles[files and directories open at once]:number:' \
+		'write_rate[into lock files in a second]:KiB:' \
 		'user_share[of each limit for one user]:percent:' \
 		'root_mode[of the root directory, until it is changed]:mode:(755 1777)' \
 		'supervise[another process goes on if this one dies]:policy:(yes no)' \

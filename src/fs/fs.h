@@ -45,7 +45,7 @@ struct fs_options {
 	/* To be shown only. */
 	const char *source;
 	int ttl, timeout; /* milliseconds */
-	int max_claims, max_content, max_handles, user_share;
+	int max_claims, max_content, max_handles, user_share, write_rate;
 	bool login; /* the store is told who we are */
 };
 

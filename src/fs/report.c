@@ -119,6 +119,7 @@ static void add_options(struct json_text *json, const struct fs *fs)
 	json_text_number(json, "max_content", options->max_content);
 	json_text_number(json, "max_handles", options->max_handles);
 	json_text_number(json, "user_share", options->user_share);
+	json_text_number(json, "write_rate", options->write_rate);
 	json_text_bool(json, "login", options->login);
 	for (size_t i = 0; i < POLICY_COUNT; i++)
 		json_text_string(json, policy_name(i), policy_get(&policy, policy_name(i)));

@@ -55,18 +55,20 @@ struct record *lockspace_record(struct holding *holding)
 enum {
 	GATHER_MS = 100,
 	AHEAD_MS = 4 * GATHER_MS,
-	BYTES_PER_SECOND = 128 * 1024,
-	BYTES_SAVED = 1024 * 1024
+	SECONDS_SAVED = 8,
+	LONG_AGO_MS = 3600 * 1000,
 };
 
 static void start_write(struct holding *holding);
 
 static void refill(struct lockspace *space)
 {
-	int64_t now = loop_clock(), bytes;
+	int64_t most = SECONDS_SAVED * space->write_rate, now = loop_clock();
+	int64_t elapsed = now - space->budget_at;
 
-	bytes = space->budget + (now - space->budget_at) * BYTES_PER_SECOND / 1000;
-	space->budget = bytes < BYTES_SAVED ? bytes : BYTES_SAVED;
+	elapsed = elapsed < LONG_AGO_MS ? elapsed : LONG_AGO_MS;
+	space->budget += elapsed * space->write_rate / 1000;
+	space->budget = space->budget < most ? space->budget : most;
 	space->budget_at = now;
 }
 
@@ -106,7 +108,7 @@ static void serve_line(struct lockspace *space)
 		take_turn(next_to_write(space));
 	if (space->writing)
 		loop_timer_arm(space->loop, &space->budget_timer,
-			loop_clock() + 1 - space->budget * 1000 / BYTES_PER_SECOND);
+			loop_clock() + 1 - space->budget * 1000 / space->write_rate);
 }
 
 static void on_budget(struct loop_timer *timer)

@@ -96,6 +96,7 @@ struct lockspace {
 	struct shares claims;      /* that are held, or waited for */
 	struct shares content;     /* bytes that the holders have written */
 	struct holding *writing;   /* that are to be written when there are bytes left for it */
+	int64_t write_rate;        /* bytes of content that may be written in a second */
 	int64_t budget, budget_at; /* bytes that may be written, then; less than 0: too many were */
 	uid_t last_writer;
 	struct loop_timer budget_timer;

@@ -354,6 +354,7 @@ struct lockspace *lockspace_new(
 	space->ledger = store->ledger;
 	space->timeout = timeout;
 	shares_init(&space->claims, &claims_kind, limits->claims, limits->user_share);
+	space->write_rate = (int64_t)limits->write_rate;
 	shares_init(&space->content, &content_kind, limits->content, limits->user_share);
 	space->suspended = true;
 	space->deliver.fn = on_deliver;

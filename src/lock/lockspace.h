@@ -48,8 +48,9 @@ struct lockspace_request {
 
 /* What the space may grow to. */
 struct lockspace_limits {
-	size_t claims;  /* that are held or waited for; more are answered with -ENOSPC */
-	size_t content; /* bytes of all records' contents together, see lockspace_has_room */
+	size_t claims;     /* that are held or waited for; more are answered with -ENOSPC */
+	size_t content;    /* bytes of all records' contents together, see lockspace_has_room */
+	size_t write_rate; /* bytes of content that may be written in a second; not 0 */
 	unsigned int user_share; /* percent of each that an ordinary user may have, see shares.h */
 };
 

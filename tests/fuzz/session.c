@@ -344,7 +344,10 @@ static void set_up(struct world *world, bool has_login)
 	world->machine = machine_new();
 	world->store = etcd_new(machine_loop(world->machine), &options);
 	world->space = lockspace_new(machine_loop(world->machine), world->store, 5000,
-		&(struct lockspace_limits){.claims = 1000, .content = 1 << 20, .user_share = 100});
+		&(struct lockspace_limits){.claims = 1000,
+			.content = 1 << 20,
+			.write_rate = 1 << 20,
+			.user_share = 100});
 	world->store->ops->start(world->store, on_started, world);
 	machine_settle(world->machine);
 }

@@ -307,7 +307,8 @@ def test_a_refused_name_fails_alone(auth_lab, programs):
     """One name that etcd's user may not write, asked for among many that it may."""
     lab, etcd = auth_lab, auth_lab.etcd
     etcd.etcdctl("role", "revoke-permission", "locks", "--prefix=true", lab.prefix)
-    for permission, place in ("read", ""), ("readwrite", "/0"), ("readwrite", "/1"):
+    for permission, place in (("read", ""), ("readwrite", "/.latchfs.session/"), ("readwrite", "/0"),
+                              ("readwrite", "/1")):
         etcd.etcdctl("role", "grant-permission", "locks", "--prefix=true", permission,
                      lab.prefix + place)
     mount = lab.mount(login(lab)).expect(".")
@@ -504,7 +505,8 @@ def test_password_file_that_others_may_read(auth_lab):
     """It is used, and the log has a warning."""
     path = secret_file(auth_lab)
     path.chmod(0o640)
-    mount = auth_lab.mount(f"user=locker,password_file={path}").expect("others may read")
+    mount = auth_lab.mount(f"user=locker,password_file={path}", start=False)
+    mount.expect("others may read").start()
     wait_until(lambda: "warning: others may read the password file" in mount.log(), SOON)
     path.chmod(0o600)
     other = auth_lab.mount(f"user=locker,password_file={path}")

@@ -283,6 +283,11 @@ def delayed(field, site):
     yield from hurt(site, LONG, how="delay", seconds=0.1)
 
 
+@fault("requests are carried out late, after newer ones")
+def carried_out_late(field, site):
+    yield from hurt(site, LONG, how="come_late", part=4, seconds=TTL / 3)
+
+
 @fault("connections are reset again and again")
 def resets(field, site):
     end = time.monotonic() + LONG

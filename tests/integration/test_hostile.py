@@ -279,6 +279,7 @@ def lie_about_renewal(stage, lie, call="keepalive"):
 
 
 @pytest.mark.limit(240)
+@pytest.mark.alone
 def test_lies_about_renewals(hasty_stage):
     """Anything in place of the answer to a renewal."""
     other = body_of("other_lease", '{"result":{"header":{"revision":"7"},"ID":"7","TTL":"60"}}')
@@ -298,6 +299,7 @@ OTHER_TERMS = [
 
 
 @pytest.mark.limit(240)
+@pytest.mark.alone
 def test_lies_about_proofs(hasty_stage):
     """Anything in place of the answer to the read that proves a renewal."""
     together(lambda lie: lie_about_proof(hasty_stage, lie), [*LIES, *OTHER_TERMS])
@@ -320,6 +322,7 @@ def lie_about_timetolive(stage, lie):
 
 
 @pytest.mark.limit(240)
+@pytest.mark.alone
 def test_lies_about_our_keys(brisk_stage):
     """Anything in place of the list of our lease's keys: nothing is lost."""
     others = [
@@ -567,6 +570,7 @@ def flood_all(lab, call):
 
 
 @pytest.mark.limit(180)
+@pytest.mark.alone
 @pytest.mark.skipif(is_sanitized(PLAIN_BINARY), reason="sanitizers keep what is freed")
 def test_memory_is_bounded(lab):
     """However much comes, a daemon never has more than what one answer may take."""

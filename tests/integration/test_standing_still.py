@@ -17,7 +17,7 @@ from test_lockfiles import EXCL
 RW = os.O_RDWR | os.O_CREAT
 # A quarter of it is what it may stand still for, with room for a busy machine to go on from there.
 TTL = 16
-STOOD_STILL = "has stood still for|another one goes on"
+STOOD_STILL = "has stood still for|another one goes on|is in doubt|renewed again"
 
 
 def ready(mount):

@@ -63,13 +63,13 @@ EXPECTED = {
     "others: rename to it": "EPERM", "others: exchange": "EPERM", "others: chmod": "ok",
     "others: chown": "ok", "others: utime": "ok", "others: break": "EINVAL",
 }
-# With hold=name root may unlink what is held on another machine.
+# Links need hold=process or hold=name.
 NO_LINKS = {"symlink": "EPERM", "symlink long": "EPERM", "link": "EPERM"}
 LINKS = dict.fromkeys(NO_LINKS, "ok")
 BY_POLICY = {
     "hold=close": {**NO_LINKS, "others: unlink": "EBUSY", "names": "dir held others"},
     "hold=process": {**LINKS, "others: unlink": "EBUSY", "names": "dir held others"},
-    "hold=name": {**LINKS, "others: unlink": "ok", "names": "dir held"},
+    "hold=name": {**LINKS, "others: unlink": "EBUSY", "names": "dir held others"},
 }
 # What a kernel may say in another way.
 ALIASES = {"ENOTSUP": "EOPNOTSUPP"}
